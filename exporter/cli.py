@@ -1,0 +1,244 @@
+"""The command `concurrency-exporter`: flags, wiring, signals, exit codes."""
+
+import argparse
+import asyncio
+import os
+import platform
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from exporter import __version__, config, logs
+from exporter.clock import Clock
+from exporter.config import Config, ConfigError
+from exporter.poller import Poller
+from exporter.report import report
+from exporter.server import Server
+from exporter.store import Store
+from exporter.telemetry import Telemetry
+from exporter.web import application
+
+if TYPE_CHECKING:
+    from exporter.demo import Upstreams
+
+log = structlog.get_logger()
+
+Load = Callable[[], Config]
+
+DEFAULT_PORT: Final = 10099
+_SHUTDOWN_SECONDS: Final = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, or 1 for anything the user has to mend."""
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        # As PID 1 a signal without a handler is ignored, so there has to be one from the start.
+        signal.signal(stop, _exit)
+    flags = _parser().parse_args(arguments)
+    logs.configure(flags.log_level, flags.log_format)
+    try:
+        return asyncio.run(_run(flags))
+    except ConfigError as error:
+        for mistake in error.mistakes:
+            print(mistake, file=sys.stderr)
+        return 1
+
+
+def _exit(*_: object) -> None:
+    raise SystemExit(0)
+
+
+async def _run(flags: argparse.Namespace) -> int:
+    async with _configuration(flags) as load:
+        if flags.config_check:
+            print(f"{_origin(flags)}: {len(load().sources)} source(s), no mistakes")
+            return 0
+        if flags.dry_run:
+            return await _dry_run(load())
+        return await _serve(flags, load)
+
+
+@asynccontextmanager
+async def _configuration(flags: argparse.Namespace) -> AsyncIterator[Load]:
+    """Where the configuration comes from, to be read now and again at every reload."""
+    if flags.demo:
+        from exporter import demo  # noqa: PLC0415  not to be paid for in production
+
+        async with demo.serve() as upstreams:
+            yield lambda: _demo_config(upstreams)
+    elif flags.config_file:
+        yield lambda: config.load(flags.config_file)
+    else:
+        yield lambda: config.from_environment(os.environ)
+
+
+def _demo_config(upstreams: "Upstreams") -> Config:
+    cloro = {
+        "system": "cloro",
+        "name": "cloro-demo",
+        "url": upstreams.cloro_url,
+        "authorization": {"credentials": upstreams.cloro_api_key},
+        "interval": "5s",
+    }
+    prefect = {"system": "prefect", "name": "prefect-demo", "url": upstreams.prefect_url, "interval": "5s"}
+    return Config.model_validate({"sources": [prefect, cloro]})
+
+
+def _origin(flags: argparse.Namespace) -> str:
+    return "demo" if flags.demo else str(flags.config_file or "environment")
+
+
+async def _dry_run(configuration: Config) -> int:
+    clock = Clock()
+    store = Store(clock)
+    telemetry = Telemetry(store, clock)
+    poller = Poller(store, telemetry, clock)
+    await poller.configure(configuration.sources)
+    try:
+        await asyncio.gather(*(poller.poll(source.name) for source in configuration.sources))
+        states = store.states()
+    finally:
+        await poller.stop()
+    print(report(states, telemetry.requests))
+    return 0 if all(state.outcome == "success" for state in states) else 1
+
+
+async def _serve(flags: argparse.Namespace, load: Load) -> int:
+    clock = Clock()
+    store = Store(clock)
+    telemetry = Telemetry(store, clock)
+    poller = Poller(store, telemetry, clock)
+    configuration = load()
+    reloading = asyncio.Lock()
+
+    async def reload() -> str:
+        """Read the configuration again and use it if it is good; what runs goes on if it is not."""
+        async with reloading:
+            try:
+                await poller.configure(load().sources)
+            except ConfigError as error:
+                telemetry.config_read(success=False)
+                log.error(  # noqa: TRY400  a user's mistake, not a fault
+                    "configuration not reloaded; the old one stays", mistakes=error.mistakes
+                )
+                return str(error)
+            telemetry.config_read(success=True)
+            log.info("configuration reloaded", sources=len(store.states()))
+            return ""
+
+    await poller.configure(configuration.sources)
+    telemetry.config_read(success=True)
+    listener = _listen(flags.web_listen_address)
+    server = Server(
+        application(store, telemetry, clock, reload if flags.web_enable_lifecycle else None),
+        graceful_seconds=_SHUTDOWN_SECONDS,
+    )
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[str]] = set()
+
+    def hang_up() -> None:
+        task = loop.create_task(reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(stop, server.stop)
+    poller.start()
+    try:
+        log.info(
+            "listening",
+            address="{}:{}".format(*listener.getsockname()),
+            version=__version__,
+            configuration=_origin(flags),
+            sources=",".join(source.name for source in configuration.sources),
+        )
+        await server.serve([listener])
+    finally:
+        await poller.stop()
+    log.info("stopped")
+    return 0
+
+
+def _listen(address: str) -> socket.socket:
+    """A socket that listens on `HOST:PORT`; on all addresses where the host is empty. Raises `ConfigError`."""
+    host, _, port = address.rpartition(":")
+    try:
+        every = not host
+        both = every and socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
+        listener = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=512, dualstack_ipv6=both)
+        # Inherited by every connection. asyncio sets it only on sockets that it makes itself, and without it each
+        # answer waits 40 ms for the acknowledgement of its headers.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+    except (OSError, OverflowError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError([f"--web.listen-address={address}: can't listen there: {reason}"]) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="concurrency-exporter",
+        description="Prometheus exporter for concurrency slots and task queues of Prefect and cloro.",
+        epilog="Without --config.file, PREFECT_API_URL (with PREFECT_API_KEY or PREFECT_API_AUTH_STRING) and"
+        " CLORO_API_KEY each make a source.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {__version__} (Python {platform.python_version()})"
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--config.file", dest="config_file", type=Path, metavar="FILE", help="configuration file, in YAML"
+    )
+    source.add_argument(
+        "--demo", action="store_true", help="poll a Prefect and a cloro that are embedded, to have something to look at"
+    )
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--config.check",
+        dest="config_check",
+        action="store_true",
+        help="check the configuration, list every mistake, and exit with 0 or 1",
+    )
+    mode.add_argument(
+        "--dry-run",
+        dest="dry_run",
+        action="store_true",
+        help="poll every source once, print what was found, what it cost and what failed, and exit with 0 or 1",
+    )
+    parser.add_argument(
+        "--web.listen-address",
+        dest="web_listen_address",
+        default=f":{DEFAULT_PORT}",
+        metavar="HOST:PORT",
+        help="address to serve on; all addresses where HOST is empty (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--web.enable-lifecycle",
+        dest="web_enable_lifecycle",
+        action="store_true",
+        help="let POST /-/reload read the configuration again, as SIGHUP always does",
+    )
+    parser.add_argument(
+        "--log.level",
+        dest="log_level",
+        choices=logs.LEVELS,
+        default="info",
+        help="least level of what is logged (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log.format",
+        dest="log_format",
+        choices=("logfmt", "json"),
+        default="logfmt",
+        help="format of the log lines (default: %(default)s)",
+    )
+    return parser

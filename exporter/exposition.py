@@ -1,0 +1,290 @@
+"""Every family that is observed at an upstream, declared once; and a snapshot turned into exposition text."""
+
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import Final
+
+from prometheus_client import Metric
+from prometheus_client import exposition as classic
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from exporter.family import Family, Sample
+from exporter.model import Pool, Queue, Snapshot
+
+SOURCE: Final = ("source", "system")
+_QUEUE: Final = (*SOURCE, "pool", "queue")
+_POOL: Final = (*SOURCE, "pool")
+
+QUEUE_ACTIVE_SLOTS = Family(
+    "concurrency_queue_active_slots",
+    "gauge",
+    "Slots taken now; at Prefect active_slots of the queue's concurrency_status (runs in PENDING, RUNNING or"
+    " CANCELLING), at cloro concurrency.used. Read by a poll of its own timer, not at the scrape.",
+    _QUEUE,
+)
+QUEUE_SLOT_LIMIT = Family(
+    "concurrency_queue_slot_limit",
+    "gauge",
+    "Slots that there are; at Prefect concurrency_limit of the queue, at cloro concurrency.max. Absent where"
+    " there is no limit or it is unknown.",
+    _QUEUE,
+)
+QUEUE_USAGE_KNOWN = Family(
+    "concurrency_queue_usage_known",
+    "gauge",
+    "Whether upstream said how many slots are taken (1) or could not (0), as with a null concurrency of cloro;"
+    " then the queue has no samples of slots.",
+    _QUEUE,
+)
+QUEUE_QUEUED_TASKS = Family(
+    "concurrency_queue_queued_tasks",
+    "gauge",
+    "Tasks that wait, by priority; at cloro priorityBreakdown, where the highest number goes first (in Prefect"
+    " the lowest does). Tasks that upstream counts but does not break down have the priority unknown.",
+    (*_QUEUE, "priority"),
+)
+QUEUE_PROCESSING_TASKS = Family(
+    "concurrency_queue_processing_tasks",
+    "gauge",
+    "Tasks that are being worked on; at Prefect the holders of a slot in RUNNING, at cloro processingTasks.",
+    _QUEUE,
+)
+QUEUE_SLOT_HOLDERS = Family(
+    "concurrency_queue_slot_holders",
+    "gauge",
+    "Runs that hold a slot of the queue, by state_type in Prefect's concurrency_status of the queue.",
+    (*_QUEUE, "state"),
+)
+QUEUE_STATE_DURATION = Family(
+    "concurrency_queue_state_duration_seconds",
+    "gaugehistogram",
+    "How long the holders have been in their present state, now and by upstream's clock; at Prefect"
+    " time_in_current_state of the queue's flow_runs. Absent while no holder is in the state.",
+    (*_QUEUE, "state"),
+    buckets=(5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600),
+)
+QUEUE_STATE_DURATION_MAX = Family(
+    "concurrency_queue_state_duration_max_seconds",
+    "gauge",
+    "The longest that a holder has been in its present state, by upstream's clock; at Prefect the greatest"
+    " time_in_current_state of the queue's flow_runs. Absent while no holder is in the state.",
+    (*_QUEUE, "state"),
+)
+QUEUE_PAUSED = Family(
+    "concurrency_queue_paused",
+    "gauge",
+    "Whether the queue hands out nothing; at Prefect is_paused of the queue.",
+    _QUEUE,
+)
+QUEUE_INFO = Family(
+    "concurrency_queue_info",
+    "info",
+    "What the queue is, to join on; at Prefect id and priority (the lowest number goes first) of the queue.",
+    (*_QUEUE, "id", "priority"),
+)
+POOL_ACTIVE_SLOTS = Family(
+    "concurrency_pool_active_slots",
+    "gauge",
+    "Slots of the pool taken now; active_slots of Prefect's work pool, which counts runs in PENDING and RUNNING"
+    " only. Absent where the pool has no limit.",
+    _POOL,
+)
+POOL_SLOT_LIMIT = Family(
+    "concurrency_pool_slot_limit",
+    "gauge",
+    "Slots that the pool has; concurrency_limit of Prefect's work pool. Absent where there is no limit.",
+    _POOL,
+)
+POOL_PAUSED = Family(
+    "concurrency_pool_paused",
+    "gauge",
+    "Whether the pool hands out nothing; is_paused of Prefect's work pool.",
+    _POOL,
+)
+POOL_INFO = Family(
+    "concurrency_pool_info",
+    "info",
+    "What the pool is, to join on; id and type of Prefect's work pool.",
+    (*_POOL, "id", "pool_type"),
+)
+
+OBSERVED: Final = (
+    QUEUE_ACTIVE_SLOTS,
+    QUEUE_SLOT_LIMIT,
+    QUEUE_USAGE_KNOWN,
+    QUEUE_QUEUED_TASKS,
+    QUEUE_PROCESSING_TASKS,
+    QUEUE_SLOT_HOLDERS,
+    QUEUE_STATE_DURATION,
+    QUEUE_STATE_DURATION_MAX,
+    QUEUE_PAUSED,
+    QUEUE_INFO,
+    POOL_ACTIVE_SLOTS,
+    POOL_SLOT_LIMIT,
+    POOL_PAUSED,
+    POOL_INFO,
+)
+
+
+class DuplicateSeriesError(ValueError):
+    """A snapshot holds one series twice, which prometheus_client would print and Prometheus would refuse."""
+
+
+def _queue_samples(queue: Queue, source: tuple[str, str]) -> Iterator[Sample]:
+    labels = (*source, queue.pool, queue.name)
+    yield QUEUE_USAGE_KNOWN.sample(queue.active_slots is not None, *labels)
+    if queue.active_slots is not None:
+        yield QUEUE_ACTIVE_SLOTS.sample(queue.active_slots, *labels)
+    if queue.slot_limit is not None:
+        yield QUEUE_SLOT_LIMIT.sample(queue.slot_limit, *labels)
+    if queue.processing is not None:
+        yield QUEUE_PROCESSING_TASKS.sample(queue.processing, *labels)
+    if queue.paused is not None:
+        yield QUEUE_PAUSED.sample(queue.paused, *labels)
+    for priority, tasks in queue.queued.items():
+        yield QUEUE_QUEUED_TASKS.sample(tasks, *labels, priority)
+    for state, durations in queue.holders.items():
+        yield QUEUE_SLOT_HOLDERS.sample(durations.holders, *labels, state)
+        if durations.seconds:
+            yield QUEUE_STATE_DURATION.sample(durations.seconds, *labels, state)
+            yield QUEUE_STATE_DURATION_MAX.sample(max(durations.seconds), *labels, state)
+    if queue.id:
+        priority = "" if queue.priority is None else str(queue.priority)
+        yield QUEUE_INFO.sample(1, *labels, queue.id, priority)
+
+
+def _pool_samples(pool: Pool, source: tuple[str, str]) -> Iterator[Sample]:
+    labels = (*source, pool.name)
+    if pool.active_slots is not None:
+        yield POOL_ACTIVE_SLOTS.sample(pool.active_slots, *labels)
+    if pool.slot_limit is not None:
+        yield POOL_SLOT_LIMIT.sample(pool.slot_limit, *labels)
+    yield POOL_PAUSED.sample(pool.paused, *labels)
+    yield POOL_INFO.sample(1, *labels, pool.id, pool.kind)
+
+
+def _things(snapshot: Snapshot, source: tuple[str, str]) -> Iterator[list[Sample]]:
+    """The samples of each pool and queue, by name: so a cap keeps the same ones at every poll."""
+    for pool in sorted(snapshot.pools, key=lambda pool: pool.name):
+        yield list(_pool_samples(pool, source))
+    for queue in sorted(snapshot.queues, key=lambda queue: (queue.pool, queue.name)):
+        yield list(_queue_samples(queue, source))
+
+
+class Format(Enum):
+    """The two text formats, each with prometheus_client's encoder.
+
+    No name of ours needs escaping in any of the schemes that a scraper can ask for. The encoders are told to
+    allow UTF-8 since they then copy a name in one piece instead of a character at a time.
+    """
+
+    CLASSIC = "classic"
+    OPENMETRICS = "openmetrics"
+
+    def encode(self, registry: Collector) -> bytes:
+        """The registry as text; in OpenMetrics that includes the `# EOF` at its end."""
+        encoder: Callable[..., bytes] = (
+            classic.generate_latest if self is Format.CLASSIC else openmetrics.generate_latest
+        )
+        return encoder(registry, escaping=openmetrics.ALLOWUTF8)
+
+
+class _Metrics(Collector):
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rendered:
+    """One snapshot as text: for each format, its samples under the comment lines (HELP, TYPE, UNIT) of their family.
+
+    Split like this since the families of several sources have to be joined, each under one header. It is
+    compared by identity: one snapshot is rendered once.
+    """
+
+    text: dict[Format, dict[bytes, bytes]]
+    series: int
+    series_dropped: int
+
+
+def render(snapshot: Snapshot, *, source: str, system: str, max_series: int) -> Rendered:
+    """Turn a snapshot into text, in whole pools and queues until the next would pass `max_series`.
+
+    Raises `DuplicateSeriesError` where the snapshot has one series twice. For a large snapshot this takes tenths
+    of a second: call it off the event loop.
+    """
+    samples: dict[Family, list[Sample]] = {family: [] for family in OBSERVED}
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    series = dropped = 0
+    for thing in _things(snapshot, (source, system)):
+        size = sum(sample.series for sample in thing)
+        if dropped or series + size > max_series:
+            dropped += size
+            continue
+        series += size
+        for sample in thing:
+            key = (sample.family.name, sample.labels)
+            if key in seen:
+                labels = dict(zip(sample.family.labels, sample.labels, strict=True))
+                raise DuplicateSeriesError(f"{sample.family.name}{labels} is in the snapshot twice")
+            seen.add(key)
+            samples[sample.family].append(sample)
+    metrics = [family.metric(of_family) for family, of_family in samples.items() if of_family]
+    text = {format_: _by_header(format_.encode(_Metrics(metrics))) for format_ in Format}
+    return Rendered(text, series, dropped)
+
+
+# A line that starts with "# " is a comment: a sample's line starts with its name, and a newline in a label is escaped.
+_FAMILY = re.compile(rb"((?:^# (?:HELP|TYPE|UNIT) .*\n)+)((?:^[^#].*\n)*)", re.MULTILINE)
+
+
+def _by_header(text: bytes) -> dict[bytes, bytes]:
+    return dict(_FAMILY.findall(text))
+
+
+class Body:
+    """The ready part of a scrape's answer: the text of some snapshots, and the same compressed.
+
+    gzip is a stream. Its beginning is the same for all the scrapes between two polls, so it is compressed once, and a
+    scrape goes on from a copy of the compressor's state: an answer costs what its live end costs.
+    """
+
+    def __init__(self, rendered: Sequence[Rendered], format_: Format) -> None:
+        families: dict[bytes, list[bytes]] = {}
+        for one in rendered:
+            for header, lines in one.text[format_].items():
+                families.setdefault(header, [header]).append(lines)
+        self._text = b"".join(chunk for header in sorted(families) for chunk in families[header])
+
+    def plain(self, end: bytes) -> bytes:
+        """The whole answer."""
+        return self._text + end
+
+    def gzipped(self, end: bytes) -> bytes:
+        """The whole answer as one gzip member. Call `compress` before, off the event loop."""
+        compressed, compressor = self._compressed
+        rest = compressor.copy()
+        return compressed + rest.compress(end) + rest.flush()
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether `gzipped` has its work done."""
+        return "_compressed" in self.__dict__
+
+    def compress(self) -> None:
+        """Compress the ready part, unless that is done: tenths of a second for a text of many megabytes."""
+        _ = self._compressed
+
+    @cached_property
+    def _compressed(self) -> tuple[bytes, "zlib._Compress"]:
+        compressor = zlib.compressobj(level=6, wbits=zlib.MAX_WBITS | 16)
+        # The flush ends the bytes so far at a byte's boundary: what follows can be joined to them.
+        return compressor.compress(self._text) + compressor.flush(zlib.Z_SYNC_FLUSH), compressor

@@ -1,0 +1,55 @@
+"""Log lines: one per event, in logfmt or JSON, on standard error; those of the libraries too."""
+
+import logging
+import sys
+from typing import Literal, TextIO
+
+import structlog
+
+LogFormat = Literal["logfmt", "json"]
+LEVELS = ("debug", "info", "warn", "error")
+
+_LIBRARIES = {
+    "apscheduler": logging.ERROR,  # would tell of each skipped poll, which the poller does
+    "httpx": logging.WARNING,  # would tell of each request
+    "httpcore": logging.WARNING,
+    "uvicorn": logging.WARNING,  # would tell of each start and stop
+    "asyncio": logging.WARNING,
+}
+
+
+def configure(level: str, log_format: LogFormat, stream: TextIO = sys.stderr) -> None:
+    """Send all log lines of at least `level` to `stream`."""
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.processors.EventRenamer("msg"),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(threshold)
+    for name, at_least in _LIBRARIES.items():
+        logging.getLogger(name).setLevel(max(at_least, threshold))

@@ -1,0 +1,170 @@
+"""Schedules the polls of every source, measures each in one place, and puts its outcome into the store."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final
+
+import structlog
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from exporter.clock import Clock
+from exporter.exposition import render
+from exporter.sources.base import Source, SourceConfig, SourceError, StatusError
+from exporter.store import Failure, Published, Store
+from exporter.telemetry import Telemetry
+
+log = structlog.get_logger()
+
+MAX_RETRY_AFTER: Final = 600.0
+"""Most seconds that an upstream's Retry-After can silence the polls: it must not blind us for a day."""
+_JITTER: Final = 0.1
+"""Part of an interval by which polls are spread, so that many exporters do not ask one upstream in step."""
+
+
+@dataclass(slots=True)
+class _Polled:
+    config: SourceConfig
+    source: Source
+    running: asyncio.Task[None] | None = None
+    trouble: object = None
+    """What was last logged as wrong: the same trouble is logged once, not at every poll."""
+
+
+class Poller:
+    """Runs one APScheduler job per source. `poll` is what such a job does, and can be called without a schedule."""
+
+    def __init__(self, store: Store, telemetry: Telemetry, clock: Clock) -> None:
+        self._store = store
+        self._telemetry = telemetry
+        self._clock = clock
+        self._polled: dict[str, _Polled] = {}
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC,
+            # A poll that starts late is better than none; those that were missed while asleep are one.
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+        )
+        self._scheduler.add_listener(self._skipped, EVENT_JOB_MAX_INSTANCES)
+
+    async def configure(self, configs: Sequence[SourceConfig]) -> None:
+        """Poll these sources from now on. One that is configured as before keeps its data and its schedule."""
+        wanted = {config.name: config for config in configs}
+        for name, polled in list(self._polled.items()):
+            if wanted.get(name) != polled.config:
+                await self._remove(name)
+        for name, config in wanted.items():
+            if name not in self._polled:
+                self._add(config)
+
+    def start(self) -> None:
+        """Begin with the schedule: every source is polled at once, and then at its interval."""
+        self._scheduler.start()
+
+    async def stop(self) -> None:
+        """End the schedule and the polls that run."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+        for polled in self._polled.values():
+            await _end(polled)
+        self._polled.clear()
+
+    async def poll(self, name: str) -> None:
+        """Poll one source now; whatever comes of it is in the store and in the telemetry afterwards."""
+        polled = self._polled[name]
+        config = polled.config
+        polled.running = asyncio.current_task()
+        taken_at, started = self._clock.now(), self._clock.monotonic()
+        failure, retry_after, rate_limit = None, None, None
+        try:
+            async with asyncio.timeout(config.timeout) as deadline:
+                snapshot = await polled.source.poll()
+                rendered = await asyncio.to_thread(
+                    render, snapshot, source=name, system=config.system_name, max_series=config.max_series
+                )
+        except StatusError as error:
+            failure, retry_after, rate_limit = Failure(error.reason, str(error)), error.retry_after, error.rate_limit
+        except SourceError as error:
+            failure = Failure(error.reason, str(error))
+        except Exception as error:  # a fault of ours in one source must not end the polls of the others
+            if isinstance(error, TimeoutError) and deadline.expired():
+                failure = Failure("timeout", f"{config.url} was not read to the end within {config.timeout:g}s")
+            else:
+                log.exception("poll failed by a fault of the exporter; please report it", source=name)
+                failure = Failure("internal", f"{type(error).__name__}: {error}")
+        finally:
+            polled.running = None
+        duration = self._clock.monotonic() - started
+        if failure:
+            self._store.fail(name, failure, duration, rate_limit)
+            self._telemetry.poll_ended(name, config.system_name, "failure", duration, {failure.reason})
+            self._log_trouble(polled, failure, "poll failed", reason=failure.reason, error=failure.message)
+            self._wait(name, retry_after)
+            return
+        self._store.succeed(name, Published(snapshot, rendered, taken_at, started + config.stale_after), duration)
+        left_out = snapshot.unreadable
+        self._telemetry.poll_ended(
+            name, config.system_name, "partial" if left_out else "success", duration, {one.reason for one in left_out}
+        )
+        if left_out:
+            first = left_out[0]
+            self._log_trouble(
+                polled,
+                sorted((one.pool, one.queue, one.reason) for one in left_out),
+                "queues left out",
+                queues=len(left_out),
+                pool=first.pool,
+                queue=first.queue,
+                reason=first.reason,
+                error=first.message,
+            )
+        elif polled.trouble:
+            log.info("poll succeeded again", source=name)
+            polled.trouble = None
+
+    def _log_trouble(self, polled: _Polled, trouble: object, event: str, **details: object) -> None:
+        write = log.debug if polled.trouble == trouble else log.warning
+        write(event, source=polled.config.name, **details)
+        polled.trouble = trouble
+
+    def _wait(self, name: str, retry_after: float | None) -> None:
+        """Put the next poll off for as long as upstream asks, within reason."""
+        job = self._scheduler.get_job(name)
+        if retry_after and job and self._scheduler.running:
+            earliest = datetime.now(UTC) + timedelta(seconds=min(retry_after, MAX_RETRY_AFTER))
+            job.modify(next_run_time=max(job.next_run_time, earliest))
+
+    def _skipped(self, event: JobSubmissionEvent) -> None:
+        config = self._polled[event.job_id].config
+        self._telemetry.poll_skipped(config.name, config.system_name)
+        log.warning("poll skipped: the one before it still runs", source=config.name, interval=config.interval)
+
+    def _add(self, config: SourceConfig) -> None:
+        name, system = config.name, config.system_name
+        self._store.add(name, system)
+        self._telemetry.add(name, system)
+        self._polled[name] = _Polled(config, config.build(partial(self._telemetry.request_sent, name, system)))
+        self._scheduler.add_job(
+            self.poll,
+            IntervalTrigger(seconds=config.interval, jitter=config.interval * _JITTER, timezone=UTC),
+            args=[name],
+            id=name,
+            next_run_time=datetime.now(UTC),
+        )
+
+    async def _remove(self, name: str) -> None:
+        self._scheduler.remove_job(name)
+        await _end(self._polled.pop(name))
+        self._store.remove(name)
+        self._telemetry.remove(name)
+
+
+async def _end(polled: _Polled) -> None:
+    """Cancel the poll that runs, if one does, and close the source."""
+    if polled.running:
+        polled.running.cancel()
+        await asyncio.wait([polled.running])
+    await polled.source.close()

@@ -1,0 +1,119 @@
+"""What every source has: a configuration, a poll that returns a snapshot, and errors with bounded reasons."""
+
+from collections.abc import Callable
+from typing import Annotated, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from exporter.model import RateLimit, Reason, Snapshot
+from exporter.sources.settings import Authorization, BasicAuth, HttpUrl, Seconds, Settings, TlsConfig
+
+CountRequest = Callable[[str, str], None]
+"""Called once for each request that was sent, with its route template and the status code or `error`."""
+
+
+class SourceError(Exception):
+    """Why a poll, or a part of one, failed.
+
+    SourceError          any reason; the message names method, URL, what was wrong, and what to do
+    └── StatusError      upstream answered, with a status other than 200: auth (401, 403), rate_limited (429),
+                         http_status (the rest)
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+
+
+class StatusError(SourceError):
+    """Upstream's answer has a status other than 200.
+
+    `detail` is what its body says; `retry_after` the seconds that it asks to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        detail: str = "",
+        retry_after: float | None = None,
+        rate_limit: RateLimit | None = None,
+    ) -> None:
+        reasons: dict[int, Reason] = {401: "auth", 403: "auth", 429: "rate_limited"}
+        super().__init__(reasons.get(status, "http_status"), message)
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after
+        self.rate_limit = rate_limit
+
+
+class Source(Protocol):
+    """One configured upstream that can be polled."""
+
+    async def poll(self) -> Snapshot:
+        """Read everything once. Raises `SourceError`; may be cancelled at any time."""
+        ...
+
+    async def close(self) -> None:
+        """Give its connections back."""
+        ...
+
+
+class Contract(BaseModel):
+    """A part of upstream's answer: what it adds is ignored, what is missing or of another type breaks the contract."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""A number of things, small enough to be exact as the float that Prometheus stores."""
+
+
+class SourceConfig(Settings):
+    """What every source has."""
+
+    name: str = Field(min_length=1, max_length=100)
+    """Unique name of the source: the label `source`."""
+    url: HttpUrl
+    """Address of the upstream's API."""
+    interval: Seconds = 30.0
+    """Time from the start of one poll to the start of the next."""
+    timeout: Seconds = Field(default_factory=lambda data: float(data["interval"]))
+    """Deadline of a whole poll. One that overruns `interval` skips the polls that fall into it."""
+    stale_after: Seconds = Field(default_factory=lambda data: 3 * float(data["interval"]))
+    """Age at which a snapshot is no longer served."""
+    max_series: int = Field(default=100_000, ge=1)
+    """Most series that the source adds to `/metrics`; those above it are dropped and counted."""
+    authorization: Authorization | None = None
+    """Credentials for the `Authorization` header."""
+    basic_auth: BasicAuth | None = None
+    """User name and password."""
+    tls_config: TlsConfig = TlsConfig()
+    """How to trust an `https` upstream."""
+    proxy_url: HttpUrl | None = None
+    """Proxy to send all requests through."""
+
+    @property
+    def system_name(self) -> str:
+        """The label `system`."""
+        raise NotImplementedError
+
+    def build(self, count_request: CountRequest) -> Source:
+        """The source that this configures."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _one_kind_of_credentials(self) -> Self:
+        if self.authorization and self.basic_auth:
+            raise ValueError("set one of authorization and basic_auth")
+        return self
+
+    @model_validator(mode="after")
+    def _lives_to_the_next_poll(self) -> Self:
+        if self.stale_after < self.interval + self.timeout:
+            raise ValueError(
+                f"stale_after ({self.stale_after:g}s) is less than interval + timeout"
+                f" ({self.interval:g}s + {self.timeout:g}s): good data would expire before the next poll can end"
+            )
+        return self

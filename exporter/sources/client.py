@@ -1,0 +1,271 @@
+"""The one place that talks HTTP to an upstream: credentials, TLS, deadline, size cap, retry, counting, error texts."""
+
+import asyncio
+import base64
+import re
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import SecretStr, TypeAdapter, ValidationError
+
+from exporter import __version__
+from exporter.model import RateLimit
+from exporter.sources.base import CountRequest, SourceConfig, SourceError, StatusError
+
+T = TypeVar("T")
+
+MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
+_KEEPALIVE_SECONDS: Final = 4.0
+"""Less than the 5 s after which a Prefect server closes an idle connection."""
+_DETAIL_CHARACTERS: Final = 200
+
+# The connection broke while it was in use: most likely the server had closed it just before. Every request here only
+# reads, so it may be sent again.
+_CONNECTION_BROKE = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+
+
+class Client:
+    """Requests to one upstream: a few at a time, over connections that are kept.
+
+    `request_timeout` is the seconds that one request may take from its start to the last byte of the answer;
+    `concurrency` how many connections there are. `explain` finds in the JSON of an error's body what upstream
+    says about it.
+    """
+
+    def __init__(
+        self,
+        config: SourceConfig,
+        *,
+        request_timeout: float,
+        concurrency: int,
+        explain: Callable[[Any], str | None],
+        count_request: CountRequest,
+    ) -> None:
+        self.headers: dict[str, str] = {}
+        self._config = config
+        self._request_timeout = request_timeout
+        self._explain = explain
+        self._count_request = count_request
+        self._http = httpx.AsyncClient(
+            # Uncompressed, so that the cap on an answer's bytes holds before anything is unpacked, and because
+            # compressing costs the server, whose one process is the bottleneck.
+            headers={"Accept-Encoding": "identity", "User-Agent": f"concurrency-exporter/{__version__}"},
+            verify=config.tls_config.context(),
+            proxy=config.proxy_url,
+            # Each request has one deadline for all of its phases, below.
+            timeout=None,  # noqa: S113
+            limits=httpx.Limits(max_connections=concurrency, keepalive_expiry=_KEEPALIVE_SECONDS),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def get(self, endpoint: str, contract: TypeAdapter[T], **query: str) -> tuple[T, RateLimit | None]:
+        """The answer to GET `endpoint`, as `contract` validates it, and its rate-limit headers."""
+        return await self._request("GET", endpoint, contract, query=query)
+
+    async def post(
+        self, endpoint: str, contract: TypeAdapter[T], body: Mapping[str, Any], **path: str
+    ) -> tuple[T, RateLimit | None]:
+        """The answer to POST `endpoint` with the JSON `body`. `{name}` in `endpoint` is filled in from `path`."""
+        return await self._request("POST", endpoint, contract, path=path, body=body)
+
+    async def _request(
+        self,
+        method: str,
+        endpoint: str,
+        contract: TypeAdapter[T],
+        *,
+        path: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> tuple[T, RateLimit | None]:
+        """One request, checked; the border at which foreign errors become ours.
+
+        Raises `SourceError` with any reason but `internal`.
+        """
+        filled = endpoint.format(**{name: quote(value, safe="") for name, value in (path or {}).items()})
+        url = f"{self._config.url}{filled}"
+        what = f"{method} {url}"
+        credentials = _credentials(self._config)
+        request = self._http.build_request(
+            method, url, params=query or None, json=body, headers=credentials.headers | self.headers
+        )
+        try:
+            async with asyncio.timeout(self._request_timeout):
+                try:
+                    response, content = await self._send(request, endpoint, what)
+                except _CONNECTION_BROKE:
+                    response, content = await self._send(request, endpoint, what)
+        except TimeoutError:
+            raise SourceError("timeout", f"{what}: no complete answer within {self._request_timeout:g}s") from None
+        except httpx.HTTPError as error:
+            raise _broken(what, error) from error
+        rate_limit = _rate_limit(response.headers)
+        if response.status_code != HTTPStatus.OK:
+            raise _refused(what, response, self._detail(content, credentials), rate_limit)
+        try:
+            return contract.validate_json(content), rate_limit
+        except ValidationError as error:
+            raise SourceError("contract", f"{what}: {_breach(error, response)}") from None
+
+    async def _send(self, request: httpx.Request, endpoint: str, what: str) -> tuple[httpx.Response, bytes]:
+        code = "error"
+        try:
+            response = await self._http.send(request, stream=True)
+            code = str(response.status_code)
+            try:
+                if response.headers.get("Content-Encoding", "identity") != "identity":
+                    raise SourceError("contract", f"{what}: the answer is compressed, which was not asked for")
+                chunks: list[bytes] = []
+                size = 0
+                async for chunk in response.aiter_raw():
+                    size += len(chunk)
+                    if size > MAX_RESPONSE_BYTES:
+                        mib = MAX_RESPONSE_BYTES // 1024**2
+                        raise SourceError("too_large", f"{what}: the answer is larger than {mib} MiB")
+                    chunks.append(chunk)
+                return response, b"".join(chunks)
+            finally:
+                await response.aclose()
+        finally:
+            self._count_request(endpoint, code)
+
+    def _detail(self, content: bytes, credentials: "_Credentials") -> str:
+        """What the body of an error says, in one short line, with every trace of our credentials taken out."""
+        try:
+            text = self._explain(_ANY.validate_json(content)) or ""
+        except ValidationError:
+            return ""
+        for secret in credentials.secrets:
+            text = text.replace(secret, "<secret>")
+        return _plain(text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Credentials:
+    """What goes into the request, and what must never come out again."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+
+
+def _credentials(config: SourceConfig) -> _Credentials:
+    """The `Authorization` header, if any, from secrets that are read now. Raises `SourceError`, `auth`."""
+    if authorization := config.authorization:
+        secret = _secret("authorization.credentials", authorization.credentials, authorization.credentials_file)
+        return _Credentials({"Authorization": f"{authorization.type} {secret}"}, (secret,))
+    if basic_auth := config.basic_auth:
+        secret = _secret("basic_auth.password", basic_auth.password, basic_auth.password_file)
+        encoded = base64.b64encode(f"{basic_auth.username}:{secret}".encode()).decode()
+        return _Credentials({"Authorization": f"Basic {encoded}"}, (secret, encoded))
+    return _Credentials()
+
+
+def _secret(key: str, value: SecretStr | None, file: Path | None) -> str:
+    """A secret from the configuration or from its file; raises `SourceError` where it can't be sent."""
+    try:
+        secret = file.read_text(encoding="utf-8").strip() if file else value.get_secret_value() if value else ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SourceError("auth", f"can't read {key}_file {file}: {reason}") from None
+    if not secret or not secret.isprintable() or not secret.isascii():
+        where = f"{key}_file {file}" if file else key
+        raise SourceError("auth", f"{where} is empty, or has characters that a header can't carry")
+    return secret
+
+
+def _broken(what: str, error: httpx.HTTPError) -> SourceError:
+    """A connection that could not be made, or broke."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLError):
+            reason = getattr(cause, "verify_message", None) or cause.reason
+            return SourceError("tls", f"{what}: TLS failed: {reason}; check tls_config of the source")
+    text = str(error) or type(error).__name__
+    if isinstance(error, httpx.LocalProtocolError):
+        # Only its type: h11 quotes the header that it refuses, and that may be the one with the credentials.
+        text = type(error).__name__
+    return SourceError("connect", f"{what}: {text}")
+
+
+def _refused(what: str, response: httpx.Response, detail: str, rate_limit: RateLimit | None) -> StatusError:
+    """An answer whose status is not 200."""
+    status = response.status_code
+    message = f"{what}: {status} {response.reason_phrase}".rstrip()
+    if response.has_redirect_location:
+        message += f", redirected to {_plain(response.headers['Location'])}; set url to where the API is"
+    if detail:
+        message += f": {detail}"
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        message += "; check authorization or basic_auth of the source"
+    return StatusError(
+        message,
+        status=status,
+        detail=detail,
+        retry_after=_retry_after(response.headers.get("Retry-After"), datetime.now(UTC)),
+        rate_limit=rate_limit,
+    )
+
+
+_ANY: Final = TypeAdapter[Any](Any)
+
+
+def _plain(text: str) -> str:
+    """Upstream's words in one line of printable characters, cut to a length fit for a log."""
+    text = re.sub(r"\s+", " ", text)
+    text = "".join(character for character in text if character.isprintable())
+    return text if len(text) <= _DETAIL_CHARACTERS else f"{text[:_DETAIL_CHARACTERS]}…"
+
+
+def _breach(error: ValidationError, response: httpx.Response) -> str:
+    """What in the answer breaks the contract, by field and without the values, which are not ours to print."""
+    first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+    if first["type"] == "json_invalid":
+        media_type = _plain(response.headers.get("Content-Type", "no Content-Type"))
+        return f"the answer is not JSON but {media_type}; is url the address of the API?"
+    field = ".".join(str(part) for part in first["loc"]) or "the answer"
+    more = f" (and {len(others)} more)" if others else ""
+    return f"contract broken at {field}: {first['msg']}{more}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _number(text: str | None) -> int | None:
+    """A count in a header; anything that is not one is as good as absent."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 15 else None
+
+
+def _rate_limit(headers: httpx.Headers) -> RateLimit | None:
+    limit = _number(headers.get("X-RateLimit-Limit"))
+    remaining = _number(headers.get("X-RateLimit-Remaining"))
+    return None if limit is None and remaining is None else RateLimit(limit, remaining)
+
+
+def _retry_after(header: str | None, now: datetime) -> float | None:
+    """Seconds that `Retry-After` asks to wait, in either of its forms (RFC 9110, 10.2.3); not negative."""
+    if header is None:
+        return None
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", header):
+        return float(header)
+    try:
+        when = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - now).total_seconds())

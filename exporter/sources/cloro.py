@@ -1,0 +1,119 @@
+"""cloro's async task queue: the contract of `GET /v1/async/status`, and a snapshot read from it."""
+
+from collections import Counter
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, TypeAdapter, model_validator
+
+from exporter.model import Queue, Snapshot
+from exporter.sources.base import Contract, Count, CountRequest, Source, SourceConfig, SourceError
+from exporter.sources.client import Client
+from exporter.sources.settings import HttpUrl
+
+QUEUE_NAME: Final = "async"
+_PRIORITIES: Final = range(1, 11)
+
+
+class CloroConfig(SourceConfig):
+    """A cloro organization."""
+
+    system: Literal["cloro"]
+    """The kind of upstream."""
+    url: HttpUrl = "https://api.cloro.dev"
+    """Address of cloro's API."""
+
+    @property
+    def system_name(self) -> str:
+        """`cloro`."""
+        return self.system
+
+    def build(self, count_request: CountRequest) -> Source:
+        """The source that this configures."""
+        return CloroSource(self, count_request)
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if not self.authorization:
+            raise ValueError("cloro wants an API key; set authorization.credentials or authorization.credentials_file")
+        return self
+
+
+class _PriorityCount(Contract):
+    priority: Annotated[int, Field(ge=1, le=10)]
+    count: Count
+
+
+class _Concurrency(Contract):
+    used: Count
+    max: Count
+
+
+class _AsyncStatus(Contract):
+    """The answer of `GET /v1/async/status`.
+
+    An older example of cloro's has no `priorityBreakdown`, so it may be absent. `concurrency` may be null, and is never
+    absent.
+    """
+
+    queuedTasks: Count  # noqa: N815
+    processingTasks: Count  # noqa: N815
+    priorityBreakdown: list[_PriorityCount] = Field(default=[])  # noqa: N815
+    concurrency: _Concurrency | None
+
+
+_STATUS: Final = TypeAdapter(_AsyncStatus)
+
+
+class CloroSource:
+    """Reads the one endpoint that tells of the whole organization."""
+
+    def __init__(self, config: CloroConfig, count_request: CountRequest) -> None:
+        self._client = Client(
+            config,
+            request_timeout=config.timeout,
+            concurrency=1,
+            explain=_explain,
+            count_request=count_request,
+        )
+
+    async def poll(self) -> Snapshot:
+        """One queue, `async`, and what the rate-limit headers say."""
+        status, rate_limit = await self._client.get("/v1/async/status", _STATUS)
+        concurrency = status.concurrency
+        queue = Queue(
+            pool="",
+            name=QUEUE_NAME,
+            active_slots=concurrency.used if concurrency else None,
+            slot_limit=concurrency.max if concurrency else None,
+            processing=status.processingTasks,
+            queued=_by_priority(status),
+        )
+        return Snapshot(queues=(queue,), rate_limit=rate_limit)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+
+def _by_priority(status: _AsyncStatus) -> dict[str, int]:
+    """Queued tasks by priority: all of the levels, and what upstream counts but does not break down as `unknown`."""
+    levels = Counter(level.priority for level in status.priorityBreakdown)
+    if twice := [level for level, times in levels.items() if times > 1]:
+        raise SourceError("contract", f"GET /v1/async/status: priorityBreakdown names the priority {twice[0]} twice")
+    counts = {level.priority: level.count for level in status.priorityBreakdown}
+    queued = {str(priority): counts.get(priority, 0) for priority in _PRIORITIES}
+    if (rest := status.queuedTasks - sum(counts.values())) > 0:
+        queued["unknown"] = rest
+    return queued
+
+
+def _explain(body: Any) -> str | None:
+    """The code and message of an error, in either of the shapes that cloro has for it."""
+    match body:
+        case {"error": {"code": str(code), "message": str(message)}}:
+            return f"{code}: {message}"
+        case {"error": {"code": str(code)}}:
+            return code
+        case {"error": str(text)}:
+            return text
+    return None

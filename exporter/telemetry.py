@@ -1,0 +1,240 @@
+"""The exporter's metrics about itself: what its polls did, and what is known of each source."""
+
+import json
+import platform
+from collections.abc import Iterator
+from importlib.metadata import distribution
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.registry import Collector
+
+from exporter import __version__
+from exporter.clock import Clock
+from exporter.exposition import SOURCE, Format
+from exporter.family import Family, Sample
+from exporter.model import OUTCOMES, REASONS, Outcome, Reason
+from exporter.store import SourceState, Store
+
+BUILD_INFO = Family(
+    "concurrency_exporter_build_info",
+    "info",
+    "Version and source revision of this exporter, and the version of Python that it runs on.",
+    ("version", "revision", "python"),
+)
+POLL_DURATION = Family(
+    "concurrency_exporter_poll_duration_seconds",
+    "histogram",
+    "How long polls of the source took, whatever their outcome.",
+    SOURCE,
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60),
+)
+POLLS = Family(
+    "concurrency_exporter_polls_total",
+    "counter",
+    "Polls of the source by outcome; one that falls into the poll before it is skipped.",
+    (*SOURCE, "outcome"),
+)
+POLL_ERRORS = Family(
+    "concurrency_exporter_poll_errors_total",
+    "counter",
+    "Polls of the source that failed, or left a queue out, by reason; one poll counts once for each reason.",
+    (*SOURCE, "reason"),
+)
+UPSTREAM_REQUESTS = Family(
+    "concurrency_exporter_upstream_requests_total",
+    "counter",
+    "Requests to the upstream by route and HTTP status; the code is error where no answer came.",
+    (*SOURCE, "endpoint", "code"),
+)
+SOURCE_UP = Family(
+    "concurrency_exporter_source_up",
+    "gauge",
+    "Whether the last poll of the source succeeded, at least in part; 0 before the first.",
+    SOURCE,
+)
+LAST_SUCCESS = Family(
+    "concurrency_exporter_last_success_timestamp_seconds",
+    "gauge",
+    "When the newest good snapshot of the source was taken, by the exporter's clock at the start of its poll.",
+    SOURCE,
+)
+QUEUES_UNREADABLE = Family(
+    "concurrency_exporter_queues_unreadable",
+    "gauge",
+    "Queues that the served snapshot leaves out since they could not be read; a pool whose queues could not be"
+    " listed counts as one.",
+    SOURCE,
+)
+SERIES_DROPPED = Family(
+    "concurrency_exporter_series_dropped",
+    "gauge",
+    "Series that the served snapshot has above max_series of the source, and that are therefore missing.",
+    SOURCE,
+)
+RATELIMIT_REMAINING = Family(
+    "concurrency_exporter_upstream_ratelimit_remaining",
+    "gauge",
+    "Requests that upstream would still answer in its present window; X-RateLimit-Remaining of the last poll.",
+    SOURCE,
+)
+RATELIMIT_LIMIT = Family(
+    "concurrency_exporter_upstream_ratelimit_limit",
+    "gauge",
+    "Requests that upstream answers in one window; X-RateLimit-Limit of the last poll.",
+    SOURCE,
+)
+
+CONFIG_RELOAD_SUCCESSFUL = Family(
+    "concurrency_exporter_config_last_reload_successful",
+    "gauge",
+    "Whether the configuration could be used when it was last read; if not, the one before it stays in use.",
+)
+CONFIG_RELOAD_SUCCESS = Family(
+    "concurrency_exporter_config_last_reload_success_timestamp_seconds",
+    "gauge",
+    "When the configuration was last read and could be used.",
+)
+
+FROM_STORE: Final = (
+    SOURCE_UP,
+    LAST_SUCCESS,
+    QUEUES_UNREADABLE,
+    SERIES_DROPPED,
+    RATELIMIT_REMAINING,
+    RATELIMIT_LIMIT,
+)
+OWN: Final = (
+    BUILD_INFO,
+    CONFIG_RELOAD_SUCCESSFUL,
+    CONFIG_RELOAD_SUCCESS,
+    POLL_DURATION,
+    POLLS,
+    POLL_ERRORS,
+    UPSTREAM_REQUESTS,
+    *FROM_STORE,
+)
+
+
+class Telemetry:
+    """Counts what the poller does, and renders it together with what the store holds."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the series of every counter
+        self._clock = clock
+        self._registry = CollectorRegistry()
+        self._polls = self._counter(POLLS)
+        self._errors = self._counter(POLL_ERRORS)
+        self._requests = self._counter(UPSTREAM_REQUESTS)
+        self._duration = Histogram(
+            POLL_DURATION.basename,
+            POLL_DURATION.help,
+            POLL_DURATION.labels,
+            buckets=POLL_DURATION.buckets,
+            registry=self._registry,
+        )
+        self._config_successful = self._gauge(CONFIG_RELOAD_SUCCESSFUL)
+        self._config_success = self._gauge(CONFIG_RELOAD_SUCCESS)
+        self._registry.register(_StoreCollector(store))
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def _counter(self, family: Family) -> Counter:
+        return Counter(family.basename, family.help, family.labels, registry=self._registry)
+
+    def _gauge(self, family: Family) -> Gauge:
+        return Gauge(family.basename, family.help, family.labels, registry=self._registry)
+
+    def config_read(self, *, success: bool) -> None:
+        """The configuration was read, and is in use if that was a success."""
+        self._config_successful.set(success)
+        if success:
+            self._config_success.set(self._clock.now())
+
+    def add(self, source: str, system: str) -> None:
+        """Show every counter of a source from the start, at 0: the first increase is then seen as one."""
+        for outcome in OUTCOMES:
+            self._polls.labels(source, system, outcome)
+        for reason in REASONS:
+            self._errors.labels(source, system, reason)
+        self._duration.labels(source, system)
+
+    def remove(self, source: str) -> None:
+        """Forget the counters of a source that is no longer configured."""
+        for metric in (self._polls, self._errors, self._requests, self._duration):
+            metric.remove_by_labels({"source": source})
+
+    def poll_ended(self, source: str, system: str, outcome: Outcome, seconds: float, reasons: set[Reason]) -> None:
+        """A poll of `seconds` has ended, for the `reasons` given if not in full success."""
+        self._polls.labels(source, system, outcome).inc()
+        self._duration.labels(source, system).observe(seconds)
+        for reason in reasons:
+            self._errors.labels(source, system, reason).inc()
+
+    def poll_skipped(self, source: str, system: str) -> None:
+        """A poll was due while the one before it was still running."""
+        self._polls.labels(source, system, "skipped").inc()
+
+    def request_sent(self, source: str, system: str, endpoint: str, code: str) -> None:
+        """A request was sent to the route `endpoint` and answered with `code`."""
+        self._requests.labels(source, system, endpoint, code).inc()
+
+    def requests(self, source: str) -> int:
+        """How many requests were sent for a source since the start."""
+        return sum(
+            int(sample.value)
+            for metric in self._requests.collect()
+            for sample in metric.samples
+            if sample.labels["source"] == source
+        )
+
+    def render(self, format_: Format) -> bytes:
+        """All of these metrics, now, as text that ends a scrape's answer."""
+        return format_.encode(self._registry)
+
+
+class _StoreCollector(Collector):
+    """Read from the store at each scrape, so that these always agree with the data they tell of."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._build = BUILD_INFO.sample(1, __version__, _revision(), platform.python_version())
+
+    def describe(self) -> Iterator[Metric]:
+        for family in (BUILD_INFO, *FROM_STORE):
+            yield family.metric()
+
+    def collect(self) -> Iterator[Metric]:
+        samples = [sample for state in self._store.states() for sample in _state_samples(state)]
+        yield BUILD_INFO.metric([self._build])
+        for family in FROM_STORE:
+            yield family.metric(sample for sample in samples if sample.family is family)
+
+
+def _revision() -> str:
+    """The commit that pip installed from, where it did; a wheel does not tell."""
+    origin = json.loads(distribution("concurrency-exporter").read_text("direct_url.json") or "{}")
+    return str(origin.get("vcs_info", {}).get("commit_id", "unknown"))
+
+
+def _state_samples(state: SourceState) -> Iterator[Sample]:
+    labels = (state.name, state.system)
+    yield SOURCE_UP.sample(state.up, *labels)
+    if state.last_success is not None:
+        yield LAST_SUCCESS.sample(state.last_success, *labels)
+    if state.published:
+        yield QUEUES_UNREADABLE.sample(len(state.published.snapshot.unreadable), *labels)
+        yield SERIES_DROPPED.sample(state.published.rendered.series_dropped, *labels)
+    if state.rate_limit and state.rate_limit.remaining is not None:
+        yield RATELIMIT_REMAINING.sample(state.rate_limit.remaining, *labels)
+    if state.rate_limit and state.rate_limit.limit is not None:
+        yield RATELIMIT_LIMIT.sample(state.rate_limit.limit, *labels)

@@ -1,0 +1,94 @@
+"""The routes that the exporter serves. A scrape does no I/O: it copies what the last polls left."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Final
+
+from jinja2 import Environment, PackageLoader
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from exporter import __version__
+from exporter.clock import Clock
+from exporter.exposition import Body, Format, Rendered
+from exporter.negotiation import accepts_gzip, negotiate
+from exporter.store import Store
+from exporter.telemetry import Telemetry
+
+Reload = Callable[[], Awaitable[str]]
+"""Reads the configuration again; returns what was wrong with it, or an empty string."""
+
+_TEMPLATES: Final = Environment(loader=PackageLoader("exporter"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+
+def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload | None = None) -> Starlette:
+    """All routes; `/-/reload` only where there is something to call for it."""
+    bodies: dict[Format, tuple[list[Rendered], Body]] = {}
+
+    def body(format_: Format) -> Body:
+        """The ready part of the answer, made anew only when another set of snapshots is live."""
+        live = [state.published.rendered for state in store.states() if state.published]
+        if format_ not in bodies or bodies[format_][0] != live:
+            bodies[format_] = (live, Body(live, format_))
+        return bodies[format_][1]
+
+    async def metrics(request: Request) -> Response:
+        format_, content_type = negotiate(request.headers.get("Accept", ""))
+        ready = body(format_)
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if not accepts_gzip(request.headers.get("Accept-Encoding", "")):
+            return Response(ready.plain(telemetry.render(format_)), headers=headers)
+        if not ready.is_compressed:
+            await asyncio.to_thread(ready.compress)
+        return Response(ready.gzipped(telemetry.render(format_)), headers=headers | {"Content-Encoding": "gzip"})
+
+    async def status(_: Request) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        page = await asyncio.to_thread(
+            _TEMPLATES.get_template("status.html").render,
+            version=__version__,
+            states=store.states(),
+            now=clock.now(),
+            utc=_utc,
+            nonce=nonce,
+        )
+        policy = f"default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; frame-ancestors 'none'"
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"})
+
+    async def healthy(_: Request) -> Response:
+        return PlainTextResponse("healthy\n")
+
+    async def ready(_: Request) -> Response:
+        if waiting := [state.name for state in store.states() if not state.outcome]:
+            return PlainTextResponse(
+                f"not ready: no poll has ended yet of {', '.join(waiting)}\n", HTTPStatus.SERVICE_UNAVAILABLE
+            )
+        return PlainTextResponse("ready\n")
+
+    routes = [
+        Route("/", status),
+        Route("/metrics", metrics),
+        Route("/-/healthy", healthy),
+        Route("/-/ready", ready),
+    ]
+    if reload:
+        routes.append(Route("/-/reload", _reload_endpoint(reload), methods=["POST", "PUT"]))
+    return Starlette(routes=routes)
+
+
+def _reload_endpoint(reload: Reload) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(_: Request) -> Response:
+        if mistakes := await reload():
+            return PlainTextResponse(f"{mistakes}\n", HTTPStatus.INTERNAL_SERVER_ERROR)
+        return PlainTextResponse("reloaded\n")
+
+    return endpoint
+
+
+def _utc(timestamp: float) -> str:
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
