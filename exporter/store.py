@@ -25,9 +25,11 @@ class Failure:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SourceState:
     """What is known of one source: how its last poll ended, and the last good snapshot until it expires.
+
+    Every change makes a new one, so two are equal only if they are the same.
 
     `outcome` is None until the first poll has ended. `since` (seconds since the epoch) is when polls began to end the
     way the last one did, `duration` the seconds that the last one took.

@@ -131,6 +131,9 @@ class Telemetry:
     def __init__(self, store: Store, clock: Clock) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the series of every counter
         self._clock = clock
+        self._store = store
+        self._changes = 0
+        self._rendered: dict[Format, tuple[tuple[int, list[SourceState]], bytes]] = {}
         self._registry = CollectorRegistry()
         self._polls = self._counter(POLLS)
         self._errors = self._counter(POLL_ERRORS)
@@ -145,8 +148,9 @@ class Telemetry:
         self._config_successful = self._gauge(CONFIG_RELOAD_SUCCESSFUL)
         self._config_success = self._gauge(CONFIG_RELOAD_SUCCESS)
         self._registry.register(_StoreCollector(store))
-        ProcessCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+        GCCollector(registry=self._process)
 
     def _counter(self, family: Family) -> Counter:
         return Counter(family.basename, family.help, family.labels, registry=self._registry)
@@ -156,12 +160,14 @@ class Telemetry:
 
     def config_read(self, *, success: bool) -> None:
         """The configuration was read, and is in use if that was a success."""
+        self._changes += 1
         self._config_successful.set(success)
         if success:
             self._config_success.set(self._clock.now())
 
     def add(self, source: str, system: str) -> None:
         """Show every counter of a source from the start, at 0: the first increase is then seen as one."""
+        self._changes += 1
         for outcome in OUTCOMES:
             self._polls.labels(source, system, outcome)
         for reason in REASONS:
@@ -170,11 +176,13 @@ class Telemetry:
 
     def remove(self, source: str) -> None:
         """Forget the counters of a source that is no longer configured."""
+        self._changes += 1
         for metric in (self._polls, self._errors, self._requests, self._duration):
             metric.remove_by_labels({"source": source})
 
     def poll_ended(self, source: str, system: str, outcome: Outcome, seconds: float, reasons: set[Reason]) -> None:
         """A poll of `seconds` has ended, for the `reasons` given if not in full success."""
+        self._changes += 1
         self._polls.labels(source, system, outcome).inc()
         self._duration.labels(source, system).observe(seconds)
         for reason in reasons:
@@ -182,10 +190,12 @@ class Telemetry:
 
     def poll_skipped(self, source: str, system: str) -> None:
         """A poll was due while the one before it was still running."""
+        self._changes += 1
         self._polls.labels(source, system, "skipped").inc()
 
     def request_sent(self, source: str, system: str, endpoint: str, code: str) -> None:
         """A request was sent to the route `endpoint` and answered with `code`."""
+        self._changes += 1
         self._requests.labels(source, system, endpoint, code).inc()
 
     def requests(self, source: str) -> int:
@@ -198,8 +208,14 @@ class Telemetry:
         )
 
     def render(self, format_: Format) -> bytes:
-        """All of these metrics, now, as text that ends a scrape's answer."""
-        return format_.encode(self._registry)
+        """All of these metrics, now, as text that ends a scrape's answer.
+
+        Between two polls only those of the process change, so the text of the others is kept.
+        """
+        now = (self._changes, self._store.states())
+        if format_ not in self._rendered or self._rendered[format_][0] != now:
+            self._rendered[format_] = (now, format_.encode(self._registry))
+        return self._rendered[format_][1] + format_.encode(self._process) + format_.value
 
 
 class _StoreCollector(Collector):

@@ -1,0 +1,237 @@
+"""The JSON of the Prefect server (3.8.8): one function for each kind of object, every field of its schema."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from exporter.demo.scenario import Deployment, Limit, Pool, Queue, Worker, ident
+from exporter.demo.world import HEARTBEAT, Run, StateType, World
+
+Json: TypeAlias = dict[str, Any]
+
+SET_UP = timedelta(days=200)
+"""How long before the start of the demo everything but the runs was created."""
+OFFLINE_AFTER = 3 * HEARTBEAT
+"""Without a heartbeat for that long a worker's `status` is OFFLINE."""
+
+
+def timestamp(moment: datetime | None) -> str | None:
+    """A moment as the server writes it: UTC as `Z`, with six digits of fraction or none."""
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def pool(pool: Pool, world: World) -> Json:
+    """`WorkPoolResponse`; `active_slots` (PENDING and RUNNING) is null without a limit."""
+    return {
+        **_stamped(pool.id, world),
+        "name": pool.name,
+        "description": None,
+        "type": pool.type,
+        "base_job_template": {"job_configuration": {}, "variables": {"type": "object", "properties": {}}},
+        "is_paused": False,
+        "concurrency_limit": pool.limit,
+        "status": "READY",
+        "default_queue_id": str(ident("queue", pool.name, "default")),
+        "storage_configuration": {
+            "bundle_upload_step": None,
+            "bundle_execution_step": None,
+            "default_result_storage_block_id": None,
+        },
+        "active_slots": None if pool.limit is None else world.taken_in_pool(pool),
+    }
+
+
+def queue(queue: Queue, active_slots: int, world: World) -> Json:
+    """`WorkQueueResponse`; `active_slots` is null without a limit, and it depends on the endpoint who counts."""
+    return {
+        **_stamped(queue.id, world),
+        "name": queue.name,
+        "description": "",
+        "is_paused": queue.paused,
+        "concurrency_limit": queue.limit,
+        "priority": queue.priority,
+        "work_pool_id": str(ident("pool", queue.pool)),
+        "filter": None,
+        "last_polled": timestamp(world.now),
+        "work_pool_name": queue.pool,
+        "status": "PAUSED" if queue.paused else "READY",
+        "active_slots": None if queue.limit is None else active_slots,
+    }
+
+
+def slot_summary(run: Run, now: datetime) -> Json:
+    """`FlowRunSlotSummary`; `time_in_current_state` in seconds."""
+    return {
+        "id": str(run.id),
+        "name": run.name,
+        "state_type": run.state.type,
+        "state_name": run.state.name,
+        "start_time": timestamp(run.started),
+        "state_timestamp": timestamp(run.state.timestamp),
+        "time_in_current_state": (now - run.state.timestamp).total_seconds(),
+    }
+
+
+def flow_run(run: Run, now: datetime) -> Json:
+    """`FlowRunResponse`; the three durations in seconds."""
+    running = run.state.type is StateType.RUNNING
+    ran = (run.state.timestamp - run.started).total_seconds() if run.started else 0.0
+    flow_id = str(ident("flow", run.deployment.flow))
+    return {
+        "id": str(run.id),
+        "created": timestamp(run.created),
+        "updated": timestamp(run.state.timestamp),
+        "name": run.name,
+        "flow_id": flow_id,
+        "state_id": str(run.state.id),
+        "deployment_id": str(run.deployment.id),
+        "deployment_version": None,
+        "work_queue_id": str(run.queue.id),
+        "work_queue_name": run.queue.name,
+        "flow_version": None,
+        "parameters": {},
+        "idempotency_key": None,
+        "context": {},
+        "empirical_policy": {
+            "max_retries": 0,
+            "retry_delay_seconds": 0.0,
+            "retries": None,
+            "retry_delay": None,
+            "pause_keys": [],
+            "resuming": False,
+            "retry_type": None,
+        },
+        "tags": list(run.deployment.tags),
+        "labels": {"prefect.flow.id": flow_id, "prefect.deployment.id": str(run.deployment.id)},
+        "parent_task_run_id": None,
+        "state_type": run.state.type,
+        "state_name": run.state.name,
+        "run_count": 1 if run.started else 0,
+        "expected_start_time": timestamp(run.expected_start),
+        "next_scheduled_start_time": timestamp(run.due),
+        "start_time": timestamp(run.started),
+        "end_time": None,
+        "total_run_time": ran,
+        "estimated_run_time": (now - run.state.timestamp).total_seconds() if running else ran,
+        "estimated_start_time_delta": max(0.0, ((run.started or now) - run.expected_start).total_seconds()),
+        "auto_scheduled": run.queue.ahead > 0,
+        "infrastructure_document_id": None,
+        "infrastructure_pid": None,
+        "created_by": None,
+        "work_pool_id": str(ident("pool", run.queue.pool)),
+        "work_pool_name": run.queue.pool,
+        "state": _state(run),
+        "job_variables": {},
+    }
+
+
+def worker(worker: Worker, world: World, now: datetime) -> Json:
+    """`WorkerResponse`; `status` is derived from the last heartbeat when it is read."""
+    heartbeat = world.heartbeat(worker)
+    return {
+        **_stamped(ident("worker", worker.pool, worker.name), world),
+        "name": worker.name,
+        "work_pool_id": str(ident("pool", worker.pool)),
+        "last_heartbeat_time": timestamp(heartbeat),
+        "heartbeat_interval_seconds": int(HEARTBEAT.total_seconds()),
+        "status": "ONLINE" if now - heartbeat < OFFLINE_AFTER else "OFFLINE",
+    }
+
+
+def limit(limit: Limit, world: World) -> Json:
+    """`GlobalConcurrencyLimitResponse` of a global limit or a tag's."""
+    return {
+        **_stamped(ident("limit", limit.name), world),
+        "active": limit.active,
+        "name": limit.name,
+        "limit": limit.limit,
+        "active_slots": world.taken_of_limit(limit),
+        "slot_decay_per_second": limit.decay,
+    }
+
+
+def deployment_limit(deployment: Deployment, world: World) -> Json | None:
+    """`GlobalConcurrencyLimitResponse` of a deployment's limit; None if it has none."""
+    if deployment.limit is None:
+        return None
+    return {
+        **_stamped(ident("limit", str(deployment.id)), world),
+        "active": True,
+        "name": f"deployment:{deployment.id}",
+        "limit": deployment.limit,
+        "active_slots": world.taken_of_deployment(deployment),
+        "slot_decay_per_second": 0.0,
+    }
+
+
+def deployment(deployment: Deployment, queue: Queue, world: World) -> Json:
+    """`DeploymentResponse`; its `concurrency_limit` is always null, the limit is the global one of its own."""
+    flow_id = str(ident("flow", deployment.flow))
+    limited = deployment.limit is not None
+    return {
+        **_stamped(deployment.id, world),
+        "name": deployment.name,
+        "version": None,
+        "description": None,
+        "flow_id": flow_id,
+        "paused": False,
+        "schedules": [],
+        "concurrency_limit": None,
+        "global_concurrency_limit": deployment_limit(deployment, world),
+        "concurrency_options": ({"collision_strategy": "ENQUEUE", "grace_period_seconds": None} if limited else None),
+        "job_variables": {},
+        "parameters": {},
+        "tags": list(deployment.tags),
+        "labels": {"prefect.flow.id": flow_id},
+        "work_queue_name": queue.name,
+        "work_queue_id": str(queue.id),
+        "last_polled": timestamp(world.now),
+        "parameter_openapi_schema": {},
+        "path": ".",
+        "pull_steps": [],
+        "entrypoint": f"flows/{deployment.flow}.py:{deployment.flow.replace('-', '_')}",
+        "storage_document_id": None,
+        "infrastructure_document_id": None,
+        "created_by": None,
+        "updated_by": None,
+        "work_pool_name": queue.pool,
+        "status": "READY",
+        "enforce_parameter_schema": True,
+    }
+
+
+def _stamped(id_: UUID, world: World) -> Json:
+    created = timestamp(world.start - SET_UP)
+    return {"id": str(id_), "created": created, "updated": created}
+
+
+def _state(run: Run) -> Json:
+    waits = run.state.type in {StateType.SCHEDULED, StateType.PENDING}
+    return {
+        "id": str(run.state.id),
+        "type": run.state.type,
+        "name": run.state.name,
+        "timestamp": timestamp(run.state.timestamp),
+        "message": None,
+        "data": None,
+        "state_details": {
+            "flow_run_id": str(run.id),
+            "task_run_id": None,
+            "child_flow_run_id": None,
+            "scheduled_time": timestamp(run.due or run.expected_start) if waits else None,
+            "cache_key": None,
+            "cache_expiration": None,
+            "deferred": False,
+            "untrackable_result": False,
+            "pause_timeout": None,
+            "pause_reschedule": False,
+            "pause_key": None,
+            "run_input_keyset": None,
+            "refresh_cache": None,
+            "retriable": None,
+            "transition_id": None,
+            "task_parameters_id": None,
+            "traceparent": None,
+            "deployment_concurrency_lease_id": None,
+        },
+    }
