@@ -1,0 +1,65 @@
+# `make run` and `make test` are all that is needed; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PREFECT := .cache/prefect
+PROGRAMS := $(CURDIR)/.cache/programs
+PORT := 10099
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench docs clean
+
+help:  ## list what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+run: $(VENV)/installed  ## start the exporter: of PREFECT_API_URL and CLORO_API_KEY, else of a demo
+	@echo "Status: http://localhost:$(PORT)/   Metrics: http://localhost:$(PORT)/metrics   End it with Ctrl-C."
+	@exec $(BIN)/concurrency-exporter --web.listen-address=:$(PORT) $(if $(PREFECT_API_URL)$(CLORO_API_KEY),,--demo)
+
+test: $(VENV)/installed-tests $(PREFECT)/installed programs  ## install what the tests need, and run everything
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/pytest
+
+check: $(VENV)/installed-tests  ## a minute of it for the loop: no real servers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not servers"
+
+bench: $(VENV)/installed-tests  ## measure polls, scrapes, memory and start, and print the ratios
+	$(BIN)/python -m tests.bench
+
+docs: $(VENV)/installed-tests  ## write the references in README from the code
+	$(BIN)/python docs/generate.py
+
+clean:  ## remove what the other targets have installed
+	rm -rf $(VENV) .cache
+
+# Each environment is made anew when what it is made from has changed.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/installed-tests: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/installed
+
+# The Prefect server has other versions of the exporter's own dependencies, so it lives apart.
+$(PREFECT)/installed: tests/requirements-prefect.txt
+	$(PYTHON) -m venv --clear $(PREFECT)
+	$(PREFECT)/bin/pip install --quiet --requirement $<
+	@touch $@
+
+.PHONY: programs
+programs:
+	@tests/install-programs $(PROGRAMS)

@@ -1,0 +1,142 @@
+"""Write the references in README from the code: flags, configuration and metrics."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from exporter import cli, exposition, telemetry
+from exporter.family import Family
+from exporter.sources import SYSTEMS
+from exporter.sources.base import SourceConfig
+
+README: Final = Path(__file__).parent.parent / "README.md"
+_DEFAULTS: Final = {"timeout": "`interval`", "stale_after": "three times `interval`"}
+"""Defaults that follow from another key, which no annotation tells."""
+
+
+def flags() -> str:
+    """What `--help` prints."""
+    return f"```text\n{cli.parser().format_help().strip()}\n```"
+
+
+def families() -> tuple[Family, ...]:
+    """Every family that is published, those that are observed first."""
+    return (*exposition.OBSERVED, *telemetry.OWN)
+
+
+def metrics() -> str:
+    """A table of every family."""
+    rows = [
+        (f"`{family.name}`", family.kind, ", ".join(f"`{label}`" for label in family.labels), _help(family))
+        for family in families()
+    ]
+    return _table(("metric", "type", "labels", "meaning"), rows)
+
+
+def configuration() -> str:
+    """A table of what all sources have, one of what is peculiar to each system, and one of each nested part."""
+    parts = [f"Every source:\n\n{_keys(SourceConfig.model_fields)}"]
+    nested: dict[type[BaseModel], list[str]] = {}
+    for system, config in SYSTEMS.items():
+        own = {name: field for name, field in config.model_fields.items() if _is_new(name, field)}
+        parts.append(f"A source with `system: {system}`:\n\n{_keys(own)}")
+        for name, field in config.model_fields.items():
+            for model in _nested(field.annotation):
+                names = nested.setdefault(model, [])
+                names += [name] if name not in names else []
+    for model, names in nested.items():
+        parts.append(f"{' and '.join(f'`{name}`' for name in names)}:\n\n{_keys(model.model_fields)}")
+    return "\n\n".join(parts)
+
+
+SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
+    "flags": flags,
+    "configuration": configuration,
+    "metrics": metrics,
+}
+
+
+def generated(text: str) -> str:
+    """The text of README with what lies between each pair of markers written anew."""
+    for name, section in SECTIONS.items():
+        begin, end = f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"{README.name} has no place for {name}: {begin}")
+        content = f"{begin}\n{section()}\n{end}"
+        text = pattern.sub(lambda _, content=content: content, text)  # type: ignore[misc]
+    return text
+
+
+def _is_new(name: str, field: FieldInfo) -> bool:
+    shared = SourceConfig.model_fields.get(name)
+    return not shared or (shared.default, shared.description) != (field.default, field.description)
+
+
+def _keys(fields: Mapping[str, FieldInfo]) -> str:
+    rows = [
+        (f"`{name}`", _type(field.annotation), _default(name, field), field.description or "")
+        for name, field in fields.items()
+    ]
+    return _table(("key", "type", "default", "meaning"), rows)
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if name in _DEFAULTS:
+        return _DEFAULTS[name]
+    if field.is_required():
+        return "required"
+    match field.default:
+        case None | BaseModel():
+            return ""
+        case re.Pattern():
+            value = field.default.pattern
+        case float():
+            value = f"{field.default:g}s"
+        case _:
+            value = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+    return f"`{value}`"
+
+
+_TYPES: Final[Mapping[Any, str]] = {
+    float: "duration",
+    int: "number",
+    bool: "boolean",
+    Path: "file",
+    SecretStr: "secret",
+    re.Pattern[str]: "regular expression",
+}
+
+
+def _type(annotation: Any) -> str:
+    """How a user would write a value of this type."""
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{word}`" for word in parts)
+    if get_origin(annotation) in {Union, UnionType} or hasattr(annotation, "__metadata__"):
+        return _type(parts[0])
+    return _TYPES.get(annotation, "mapping" if any(_nested(annotation)) else "string")
+
+
+def _nested(annotation: Any) -> Iterator[type[BaseModel]]:
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            yield part
+
+
+def _help(family: Family) -> str:
+    return family.help.replace("|", "\\|")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |".replace("  ", " ") for cells in lines)
+
+
+if __name__ == "__main__":
+    README.write_text(generated(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,292 @@
+"""`make bench`: what polls, scrapes, memory and the start cost, as ratios to the least that they could cost.
+
+The upstream is a fake in a process of its own that answers from ready bytes: what is measured is ours.
+"""
+
+import argparse
+import asyncio
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+
+from exporter.clock import Clock
+from exporter.exposition import Body, Format
+from exporter.poller import Poller
+from exporter.server import Server, listen
+from exporter.sources.prefect import PrefectConfig
+from exporter.store import Store
+from exporter.telemetry import Telemetry
+from tests.harness.exporter import exporter
+from tests.harness.process import Process, accepts, free_port
+from tests.harness.upstream import Request, answer, serve
+
+SIZES: Final = [(queues, holders) for queues in (10, 100, 1_000) for holders in (0, 10, 1_000)]
+PAGE: Final = 200
+CONCURRENCY: Final = 4
+NAME: Final = "prefect"
+
+
+def upstream(queues: int, holders: int) -> Callable[[Request], bytes]:
+    """A Prefect with 10 queues in each pool and `holders` runs in each queue."""
+    ids = [str(uuid.UUID(int=number + 1)) for number in range(queues)]
+    pools = {f"pool-{number}": ids[number * 10 : number * 10 + 10] for number in range((queues + 9) // 10)}
+    listing = answer(
+        [
+            {
+                "id": str(uuid.uuid4()),
+                "name": name,
+                "type": "process",
+                "is_paused": False,
+                "concurrency_limit": 50,
+                "active_slots": 7,
+            }
+            for name in pools
+        ]
+    )
+    of_pool = {
+        f"/api/work_pools/{name}/queues/filter": answer(
+            [
+                {"id": id_, "name": f"queue-{id_[-6:]}", "is_paused": False, "priority": 1, "concurrency_limit": 5}
+                for id_ in members
+            ]
+        )
+        for name, members in pools.items()
+    }
+    pages = [_page(holders, page) for page in range(1, max(1, -(-holders // PAGE)) + 1)]
+
+    def reply(request: Request) -> bytes:
+        if request.path == "/api/work_pools/filter":
+            return listing
+        if request.path in of_pool:
+            return of_pool[request.path]
+        page: int = request.json.get("page", 1)
+        return pages[page - 1]
+
+    return reply
+
+
+def _page(holders: int, page: int) -> bytes:
+    runs = [
+        {
+            "id": str(uuid.UUID(int=number + 1)),
+            "name": f"run-{number}",
+            "state_type": "RUNNING",
+            "state_name": "Running",
+            "start_time": "2026-11-21T23:24:25.143650Z",
+            "state_timestamp": "2026-11-21T23:24:25.162988Z",
+            "time_in_current_state": number * 1.5,
+        }
+        for number in range((page - 1) * PAGE, min(holders, page * PAGE))
+    ]
+    return answer(
+        {
+            "active_slots": holders,
+            "concurrency_limit": holders,
+            "flow_runs": runs,
+            "count": holders,
+            "limit": PAGE,
+            "pages": -(-holders // PAGE),
+            "page": page,
+        }
+    )
+
+
+async def run_upstream(queues: int, holders: int, port: int) -> None:
+    """Serve until the process is ended."""
+    async with serve(upstream(queues, holders), port=port):
+        await asyncio.Event().wait()
+
+
+async def run_static(size: int, port: int) -> None:
+    """Serve a file of `size` bytes, from memory, with the server of the exporter."""
+    content = b"x" * size
+    routes = [Route("/metrics", lambda _: Response(content, media_type="text/plain"))]
+    listener = listen("127.0.0.1", port)
+    await Server(Starlette(routes=routes), graceful_seconds=1).serve([listener])
+
+
+@contextmanager
+def child(what: str, *arguments: object) -> Iterator[str]:
+    """One of the two servers above in a process of its own: its address."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", "tests.bench", what, *map(str, arguments), str(port)]
+        process = Process(command, log=Path(directory) / "log")
+        try:
+            process.wait_until(accepts(port), what=f"{what} listens")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.stop()
+
+
+@asynccontextmanager
+async def polling(url: str) -> AsyncIterator[tuple[Poller, Store, Telemetry]]:
+    """A poller of that upstream, without a schedule."""
+    clock = Clock()
+    store = Store(clock)
+    telemetry = Telemetry(store, clock)
+    poller = Poller(store, telemetry, clock)
+    settings = {"name": NAME, "system": "prefect", "url": f"{url}/api", "interval": "10m", "concurrency": CONCURRENCY}
+    await poller.configure([PrefectConfig.model_validate(settings)])
+    try:
+        yield poller, store, telemetry
+    finally:
+        await poller.stop()
+
+
+async def bare(url: str, queues: int, holders: int) -> None:
+    """The requests of one poll by a plain client that keeps its connections and looks at nothing."""
+    ids = [str(uuid.UUID(int=number + 1)) for number in range(queues)]
+    discovery = [("/api/work_pools/filter", {"limit": PAGE, "offset": 0})]
+    discovery += [
+        (f"/api/work_pools/pool-{n}/queues/filter", {"limit": PAGE, "offset": 0}) for n in range((queues + 9) // 10)
+    ]
+    pages = max(1, -(-holders // PAGE))
+    reads = [
+        (f"/api/work_queues/{id_}/concurrency_status", {"page": page}) for id_ in ids for page in range(1, pages + 1)
+    ]
+    limits = httpx.Limits(max_connections=CONCURRENCY)
+    async with httpx.AsyncClient(base_url=url, limits=limits, trust_env=False, verify=False) as client:  # noqa: S501
+        waiting = iter(discovery + reads)
+
+        async def worker() -> None:
+            for path, body in waiting:
+                (await client.post(path, json=body, headers={"Accept-Encoding": "identity"})).raise_for_status()
+
+        await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+
+
+def resident() -> float:
+    """Resident memory of this process now, in MiB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+async def polls() -> None:
+    """Requests and time of a poll against the bare client; seconds are the least of three."""
+    print("\nPolls (target: at most 1.3 times the bare client)")
+    print(f"{'queues':>7} {'holders':>8} {'requests':>9} {'poll s':>8} {'bare s':>8} {'ratio':>6}")
+    for queues, holders in SIZES:
+        with child("upstream", queues, holders) as url:
+            async with polling(url) as (poller, store, telemetry):
+                times: dict[str, list[float]] = {"poll": [], "bare": []}
+                rounds = 3 if queues * holders < 100_000 else 1
+                await poller.poll(NAME)
+                requests = telemetry.requests(NAME)
+                for _ in range(rounds):
+                    for what, run in (("bare", bare(url, queues, holders)), ("poll", poller.poll(NAME))):
+                        start = time.perf_counter()
+                        await run
+                        times[what].append(time.perf_counter() - start)
+                assert store.states()[0].outcome == "success", store.states()[0].failure
+        poll, least = min(times["poll"]), min(times["bare"])
+        print(f"{queues:>7} {holders:>8} {requests:>9} {poll:>8.3f} {least:>8.3f} {poll / least:>6.2f}", flush=True)
+
+
+def scrapes() -> None:
+    """Time of a scrape against a file of the same size."""
+    print("\nScrapes, medians of 300 (target: at most 2 times a file of the same size from the same server)")
+    print(
+        f"{'queues':>7} {'holders':>8} {'format':>12} {'encoding':>9} {'bytes':>9} {'ms':>7} {'file':>7} {'ratio':>6}"
+    )
+    for queues, holders in [(queues, 10) for queues in (10, 100, 1_000)]:
+        with child("upstream", queues, holders) as url, tempfile.TemporaryDirectory() as directory:
+            env = {"PREFECT_API_URL": f"{url}/api"}
+            with exporter(Path(directory), env=env) as running:
+                for format_, accept in (("classic", "text/plain"), ("openmetrics", "application/openmetrics-text")):
+                    for encoding in ("identity", "gzip"):
+                        headers = {"Accept": accept, "Accept-Encoding": encoding}
+                        size, ours = fetch(f"{running.url}/metrics", headers)
+                        with child("static", size) as static:
+                            _, file = fetch(f"{static}/metrics", headers)
+                        print(
+                            f"{queues:>7} {holders:>8} {format_:>12} {encoding:>9} {size:>9}"
+                            f" {ours * 1e3:>7.2f} {file * 1e3:>7.2f} {ours / file:>6.2f}",
+                            flush=True,
+                        )
+
+
+def fetch(url: str, headers: dict[str, str]) -> tuple[int, float]:
+    """Bytes on the wire, and the median seconds of one request on a kept connection."""
+    times = []
+    with httpx.Client(trust_env=False, headers=headers) as client:
+        for _ in range(300):
+            start = time.perf_counter()
+            with client.stream("GET", url) as response:
+                size = sum(len(chunk) for chunk in response.iter_raw())
+            times.append(time.perf_counter() - start)
+    return size, statistics.median(times)
+
+
+async def memory() -> None:
+    """Resident memory after polls of 55 queues with 10 holders each, all scraped in both formats."""
+    print("\nMemory with 55 queues (target: flat, under 70 MiB)")
+    with child("upstream", 55, 10) as url:
+        async with polling(url) as (poller, store, telemetry):
+            done = 0
+            for goal in (1, 100, 1_000):
+                while done < goal:
+                    await poller.poll(NAME)
+                    done += 1
+                    live = [state.published.rendered for state in store.states() if state.published]
+                    for format_ in Format:
+                        body = Body(live, format_)
+                        body.compress()
+                        body.gzipped(telemetry.render(format_))
+                print(f"{goal:>7} polls {resident():>7.1f} MiB", flush=True)
+
+
+def start() -> None:
+    """Seconds from the command to its first answer, the median of seven."""
+    times = []
+    for _ in range(7):
+        port = free_port()
+        begin = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{port}"],
+            env={"PREFECT_API_URL": "http://127.0.0.1:9/api"},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            listens = accepts(port)
+            while not listens():
+                pass
+            times.append(time.perf_counter() - begin)
+        finally:
+            process.terminate()
+            process.wait()
+    print(f"\nStart to listening (target: under 1 s): {statistics.median(times):.2f} s")
+
+
+def main() -> None:
+    """All of the measurements, or one; `upstream` and `static` are the servers that they need."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="?", default="all")
+    parser.add_argument("numbers", nargs="*", type=int)
+    flags = parser.parse_args()
+    servers: dict[str, Callable[..., Any]] = {"upstream": run_upstream, "static": run_static}
+    if flags.what in servers:
+        asyncio.run(servers[flags.what](*flags.numbers))
+        return
+    measurements: dict[str, Callable[[], Any]] = {"start": start, "scrapes": scrapes, "polls": polls, "memory": memory}
+    for name, measure in measurements.items():
+        if flags.what in {name, "all"}:
+            result = measure()
+            if asyncio.iscoroutine(result):
+                asyncio.run(result)
+
+
+if __name__ == "__main__":
+    main()

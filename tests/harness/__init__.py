@@ -1,0 +1,1 @@
+"""Real servers for the tests, started, seeded and read without any code of the exporter."""

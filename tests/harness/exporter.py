@@ -1,0 +1,69 @@
+"""The command under test as a child process, and its metrics as a test reads them."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.harness.process import Process, answers, free_port, running
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+"""The value of each series by its name and labels."""
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A running command that serves on loopback."""
+
+    url: str
+    process: Process
+
+    @property
+    def address(self) -> str:
+        """`host:port`, as Prometheus has a target."""
+        return self.url.removeprefix("http://")
+
+    def get(self, path: str = "/metrics", **headers: str) -> httpx.Response:
+        """The answer to one request, whatever its status."""
+        return httpx.get(f"{self.url}{path}", headers=headers, trust_env=False, timeout=10)
+
+    def series(self, prefix: str = "concurrency_") -> Series:
+        """The series on `/metrics` whose names begin with `prefix`."""
+        return series(self.get().text, prefix)
+
+
+@contextmanager
+def exporter(
+    directory: Path, *flags: str | Path, env: Mapping[str, str] | None = None, ready: bool = True
+) -> Iterator[Exporter]:
+    """Run the command with these flags on a free port, from when it serves (and is `ready`) until the context ends."""
+    directory.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command: Sequence[str | Path] = (
+        sys.executable,
+        "-m",
+        "exporter",
+        f"--web.listen-address=127.0.0.1:{port}",
+        *flags,
+    )
+    with running(command, log=directory / "exporter.log", env=env) as process:
+        path = "/-/ready" if ready else "/-/healthy"
+        process.wait_until(answers(url + path), what=f"the exporter answers {path}")
+        yield Exporter(url, process)
+
+
+def series(text: str, prefix: str = "concurrency_") -> Series:
+    """The series of an exposition in classic text; raises `AssertionError` for one that is there twice."""
+    found: Series = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name.startswith(prefix):
+                key = (sample.name, frozenset(sample.labels.items()))
+                assert key not in found, f"twice: {key}"
+                found[key] = sample.value
+    return found

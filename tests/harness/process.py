@@ -1,0 +1,168 @@
+"""Run a server as a child process: start it, wait until it is ready, stop it."""
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from urllib.parse import urlsplit
+
+Condition = Callable[[], bool]
+
+_POLL_SECONDS = 0.05
+_TAIL_LINES = 40
+
+
+class ProcessError(RuntimeError):
+    """A child process died, or was not ready in time; the message carries the end of its log."""
+
+
+class Process:
+    """A running child process whose output is added to a file.
+
+    Starts at once. Raises `OSError` when the command cannot be run.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.name = Path(command[0]).name
+        self.log = log
+        with log.open("ab") as output:
+            # A session of its own: an interrupt typed at the terminal reaches the tests, which then stop the
+            # child in order.
+            self._child = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=None if env is None else dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative when a signal ended it."""
+        return self._child.poll()
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._child.send_signal(number)
+
+    def wait_until(self, condition: Condition, *, what: str, timeout: float = 30) -> None:
+        """Poll until `condition` holds; `what` says in an error what was waited for.
+
+        Raises `ProcessError` when the process ends first or `timeout` (seconds) passes.
+        """
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if self.exit_code is not None:
+                raise self._error(f"ended with exit code {self.exit_code} before {what}")
+            if time.monotonic() >= deadline:
+                raise self._error(f"not within {timeout:g} s: {what}")
+            time.sleep(_POLL_SECONDS)
+
+    def wait_for_exit(self, *, timeout: float = 10) -> int:
+        """Exit code of a process that ends by itself; `ProcessError` after `timeout` seconds."""
+        try:
+            return self._child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise self._error(f"still running after {timeout:g} s") from None
+
+    def stop(self, *, grace: float = 10) -> int:
+        """End it with SIGTERM, after `grace` seconds with SIGKILL; return the exit code."""
+        if self.exit_code is None:
+            self._child.terminate()
+            try:
+                self._child.wait(grace)
+            except subprocess.TimeoutExpired:
+                # The whole group, which is ours alone, so that no worker of it is left behind.
+                os.killpg(self._child.pid, signal.SIGKILL)
+        return self._child.wait()
+
+    def _error(self, message: str) -> ProcessError:
+        tail = "\n".join(self.log_text().splitlines()[-_TAIL_LINES:])
+        return ProcessError(f"{self.name}: {message}\n--- end of {self.log.name} ---\n{tail or '(empty)'}")
+
+
+@contextmanager
+def running(
+    command: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Iterator[Process]:
+    """A `Process` that is stopped at the end of the block."""
+    process = Process(command, log=log, env=env, cwd=cwd)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def answers(url: str, *, status: int = 200) -> Condition:
+    """Holds once a GET of the `http://` `url` is answered with `status`."""
+    parts = urlsplit(url)
+
+    def condition() -> bool:
+        # Not httpx: it loads the certificate store at every call, which costs a starting server its time.
+        with closing(HTTPConnection(parts.netloc, timeout=2)) as connection:
+            try:
+                connection.request("GET", parts.path)
+                return connection.getresponse().status == status
+            except (OSError, HTTPException):
+                return False
+
+    return condition
+
+
+def accepts(port: int) -> Condition:
+    """Holds once something listens on the loopback `port`."""
+
+    def condition() -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return True
+        except OSError:
+            return False
+
+    return condition
+
+
+def logs(process: Process, pattern: str) -> Condition:
+    """Holds once the log of `process` has a match of the regular expression `pattern`."""
+    compiled = re.compile(pattern)
+    return lambda: compiled.search(process.log_text()) is not None
+
+
+def free_port() -> int:
+    """A loopback TCP port that nothing listens on.
+
+    Taken from below the range that the kernel gives to outgoing connections: a server needs seconds until it
+    binds, and a client's connection could have taken the port by then.
+    """
+    choose = random.SystemRandom()
+    for _ in range(100):
+        port = choose.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port in 100 tries")

@@ -1,0 +1,152 @@
+"""A real Prometheus for tests, and promtool's opinion of an exposition."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tests.harness.process import Process, answers, free_port
+from tests.harness.programs import program
+
+Vector = list[tuple[dict[str, str], float]]
+"""Labels and value of each series of an instant query; a scalar has no labels."""
+
+
+class PrometheusServer:
+    """One Prometheus on loopback that scrapes `targets` (`host:port`); a context manager.
+
+    `scrape` is merged into its one scrape config, called `test` (`params`, `basic_auth`, `metrics_path`), and
+    `config` into the configuration's top level (`rule_files`, `alerting`). `features` are names for
+    `--enable-feature`. Durations are as Prometheus writes them. Without a `port` it takes a free one.
+
+    Entering raises `ProcessError` when it does not come up, as with a wrong configuration. The first scrape comes
+    some five seconds later: Prometheus takes new targets in at that pace.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        targets: Sequence[str] = (),
+        *,
+        scrape_interval: str = "1s",
+        scrape: Mapping[str, object] | None = None,
+        config: Mapping[str, object] | None = None,
+        features: Sequence[str] = (),
+        port: int | None = None,
+    ) -> None:
+        self.directory = directory
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._features = features
+        self._config = {
+            "global": {
+                "scrape_interval": scrape_interval,
+                "scrape_timeout": scrape_interval,
+                "evaluation_interval": scrape_interval,
+            },
+            "scrape_configs": [{"job_name": "test", "static_configs": [{"targets": list(targets)}], **(scrape or {})}],
+            **(config or {}),
+        }
+        self._process: Process | None = None
+        self._client = httpx.Client(base_url=self.url, timeout=10, trust_env=False)
+
+    def __enter__(self) -> Self:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        config = self.directory / "prometheus.yml"
+        config.write_text(json.dumps(self._config, indent=2))  # JSON is YAML
+        command: list[str | Path] = [
+            program("prometheus"),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={self.directory / 'data'}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+        ]
+        if self._features:
+            command.append(f"--enable-feature={','.join(self._features)}")
+        self._process = Process(command, log=self.directory / "prometheus.log")
+        try:
+            self._process.wait_until(answers(f"{self.url}/-/ready"), what="Prometheus is ready")
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server; afterwards its log can still be read."""
+        self._client.close()
+        if self._process:
+            self._process.stop()
+
+    @property
+    def process(self) -> Process:
+        """The running server; `RuntimeError` before it was entered."""
+        if self._process is None:
+            raise RuntimeError("Prometheus was not started")
+        return self._process
+
+    def query(self, expression: str) -> Vector:
+        """Result of an instant query now; `ValueError` when Prometheus refuses the expression."""
+        result = self._get("/api/v1/query", {"query": expression})
+        if result["resultType"] == "scalar":
+            return [({}, float(result["result"][1]))]
+        return [(series["metric"], float(series["value"][1])) for series in result["result"]]
+
+    def targets(self) -> list[dict[str, Any]]:
+        """The active targets as the API has them: `health` is `up`, `down` or `unknown`; `lastError`."""
+        return list(self._get("/api/v1/targets", {"state": "active"})["activeTargets"])
+
+    def wait_for(self, expression: str, predicate: Callable[[Vector], object] = bool, *, timeout: float = 30) -> Vector:
+        """Query until `predicate` holds of the result (by default: there is one), and return that result.
+
+        Raises `AssertionError` with the last result when `timeout` (seconds) passes.
+        """
+        deadline = time.monotonic() + timeout
+        while not predicate(result := self.query(expression)):
+            if time.monotonic() >= deadline:
+                problems = [f"{target['scrapeUrl']}: {target['lastError']}" for target in self.targets()]
+                raise AssertionError(
+                    f"not within {timeout:g} s: {expression}\nlast result: {result}\ntargets: {problems}"
+                    f"\nlog: {self.log_problems()}"
+                )
+            time.sleep(0.1)
+        return result
+
+    def log_problems(self) -> list[str]:
+        """The log's lines of level warning or error, without the one that says that it is being stopped."""
+        lines = self.process.log_text().splitlines()
+        return [line for line in lines if re.search("level=(warn|error)", line) and "SIGTERM" not in line]
+
+    def _get(self, path: str, parameters: Mapping[str, str]) -> Any:
+        answer = self._client.get(path, params=dict(parameters)).json()
+        if answer["status"] != "success":
+            raise ValueError(f"{answer['errorType']}: {answer['error']}")
+        return answer["data"]
+
+
+def promtool_check_metrics(text: str) -> list[str]:
+    """What `promtool check metrics` has to say about an exposition in the text format; empty if nothing.
+
+    It sees neither duplicate series nor OpenMetrics.
+    """
+    done = subprocess.run(
+        [program("promtool"), "check", "metrics"],
+        input=text,
+        text=True,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    complaints = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    if done.returncode and not complaints:
+        complaints.append(f"exit code {done.returncode}")
+    return complaints

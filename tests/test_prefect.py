@@ -1,0 +1,178 @@
+"""The command against real Prefect servers: every value on `/metrics` is what an independent reading says."""
+
+from contextlib import closing
+from pathlib import Path
+
+from tests.conftest import StartPrefect
+from tests.harness.exporter import Exporter, Series, exporter
+from tests.harness.prefect import PrefectServer
+from tests.harness.reader import Reading, read
+from tests.harness.scenario import PAGE_SIZE, seed_scenario
+
+STATES = ("PENDING", "RUNNING", "CANCELLING")
+DURATIONS = ("_bucket", "_gsum", "duration_max_seconds")
+
+
+def published(exporter_: Exporter) -> Series:
+    """What it observed: all but the metrics about itself."""
+    return {key: value for key, value in exporter_.series().items() if not key[0].startswith("concurrency_exporter_")}
+
+
+def expected(reading: Reading) -> Series:
+    """Every series that the reading stands for, apart from those whose values grow while time passes."""
+    found: Series = {}
+
+    def add(name: str, value: float | None, **labels: str) -> None:
+        if value is not None:
+            present = {name: text for name, text in labels.items() if text}
+            found[name, frozenset((present | {"source": "prefect", "system": "prefect"}).items())] = value
+
+    for pool in reading.pools.values():
+        add("concurrency_pool_active_slots", pool.active_slots if pool.limit is not None else None, pool=pool.name)
+        add("concurrency_pool_slot_limit", pool.limit, pool=pool.name)
+        add("concurrency_pool_paused", pool.is_paused, pool=pool.name)
+        add("concurrency_pool_info", 1, pool=pool.name, id=pool.id, pool_type=pool.type)
+    for queue in reading.queues.values():
+        name = {"pool": queue.pool, "queue": queue.name}
+        add("concurrency_queue_active_slots", queue.active_slots, **name)
+        add("concurrency_queue_slot_limit", queue.limit, **name)
+        add("concurrency_queue_usage_known", 1, **name)
+        add("concurrency_queue_processing_tasks", queue.holders.get("RUNNING", 0), **name)
+        add("concurrency_queue_paused", queue.is_paused, **name)
+        add("concurrency_queue_info", 1, **name, id=queue.id, priority=str(queue.priority))
+        for state in STATES:
+            add("concurrency_queue_slot_holders", queue.holders.get(state, 0), **name, state=state)
+            if state in queue.holders:
+                add("concurrency_queue_state_duration_seconds_gcount", queue.holders[state], **name, state=state)
+    return found
+
+
+def ages(reading: Reading) -> dict[frozenset[tuple[str, str]], list[float]]:
+    """The seconds of every holder by the labels of its queue and state."""
+    return {
+        frozenset(
+            {"source": "prefect", "system": "prefect", "pool": queue.pool, "queue": queue.name, "state": state}.items()
+        ): [age.time_in_current_state for age in of_state if age.time_in_current_state is not None]
+        for queue in reading.queues.values()
+        for state, of_state in queue.ages.items()
+    }
+
+
+def assert_equal_to_readings(found: Series, before: Reading, after: Reading) -> None:
+    """What was published between two readings of a frozen server is what both say; durations lie between the two."""
+    steady = {key: value for key, value in found.items() if not key[0].endswith(DURATIONS)}
+    assert steady == expected(before) == expected(after)
+    older = ages(after)
+    for labels, seconds in ages(before).items():
+        greatest = found["concurrency_queue_state_duration_max_seconds", labels]
+        total = found["concurrency_queue_state_duration_seconds_gsum", labels]
+        assert max(seconds) <= greatest <= max(older[labels])
+        assert sum(seconds) <= total <= sum(older[labels])
+        for bound in (5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0, float("inf")):
+            le = "+Inf" if bound == float("inf") else str(bound)
+            count = found["concurrency_queue_state_duration_seconds_bucket", labels | {("le", le)}]
+            assert sum(age <= bound for age in older[labels]) <= count <= sum(age <= bound for age in seconds)
+    assert {labels for name, labels in found if name.endswith("duration_max_seconds")} == set(ages(before))
+
+
+def config(directory: Path, url: str, *lines: str) -> Path:
+    """A configuration file with one Prefect source."""
+    path = directory / "config.yml"
+    first = ["sources:", "- system: prefect", "  name: prefect", f"  url: {url}"]
+    path.write_text("\n".join([*first, *(f"  {line}" for line in lines)]))
+    return path
+
+
+def test_every_value_of_the_seeded_server(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    with closing(prefect_server.client()) as client:
+        before = read(client)
+        with exporter(tmp_path, f"--config.file={config(tmp_path, prefect_server.api_url)}") as running:
+            found = published(running)
+            own = running.series("concurrency_exporter_")
+        after = read(client)
+    assert len(before.queues) == 40
+    assert max(len(ages) for queue in before.queues.values() for ages in queue.ages.values()) > PAGE_SIZE
+    assert_equal_to_readings(found, before, after)
+    source = frozenset({("source", "prefect"), ("system", "prefect")})
+    assert own["concurrency_exporter_source_up", source] == 1
+    assert own["concurrency_exporter_queues_unreadable", source] == 0
+    assert own["concurrency_exporter_polls_total", source | {("outcome", "success")}] == 1
+
+
+def test_include_and_exclude(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    pools = 'pools: {include: "limited|twin-.*", exclude: twin-b}'
+    queues = 'queues: {exclude: "default|over.*"}'
+    path = config(tmp_path, prefect_server.api_url, pools, queues)
+    with exporter(tmp_path, f"--config.file={path}") as running:
+        labels = [dict(labels) for name, labels in published(running) if name == "concurrency_queue_active_slots"]
+    assert {(of_queue["pool"], of_queue["queue"]) for of_queue in labels} == {
+        ("limited", "states"),
+        ("limited", "zero"),
+        ("limited", "paused"),
+        ("limited", "empty"),
+        ("twin-a", "shared"),
+    }
+
+
+def test_basic_auth_and_the_greatest_page_that_a_server_allows(start_prefect: StartPrefect, tmp_path: Path) -> None:
+    """With the default limit of 200 and a password that holds a colon, configured by Prefect's own variables."""
+    server = start_prefect(auth_string="admin:pa:ss")
+    seed_scenario(server)
+    env = {"PREFECT_API_URL": server.api_url, "PREFECT_API_AUTH_STRING": "admin:pa:ss"}
+    with closing(server.client()) as client:
+        before = read(client)
+        with exporter(tmp_path, env=env) as running:
+            found = published(running)
+        after = read(client)
+    assert_equal_to_readings(found, before, after)
+
+    with exporter(tmp_path, env=env | {"PREFECT_API_AUTH_STRING": "admin:wrong"}) as running:
+        own = running.series()
+        page = running.get("/").text
+        log = running.process.log_text()
+    source = frozenset({("source", "prefect"), ("system", "prefect")})
+    assert own["concurrency_exporter_source_up", source] == 0
+    assert own["concurrency_exporter_poll_errors_total", source | {("reason", "auth")}] == 1
+    assert not any(name.startswith("concurrency_queue") for name, _ in own)
+    assert "401 Unauthorized" in page
+    assert "401 Unauthorized" in log
+    assert "wrong" not in page + log
+
+
+def test_a_server_with_csrf_protection(start_prefect: StartPrefect, tmp_path: Path) -> None:
+    server = start_prefect(csrf=True)
+    seed_scenario(server)
+    with closing(server.client()) as client:
+        before = read(client)
+        with exporter(tmp_path, env={"PREFECT_API_URL": f"{server.api_url}/"}) as running:
+            found = published(running)
+            own = running.series("concurrency_exporter_upstream_requests_total")
+        after = read(client)
+    assert_equal_to_readings(found, before, after)
+    tokens = {
+        dict(labels)["code"]: count for (_, labels), count in own.items() if dict(labels)["endpoint"] == "/csrf-token"
+    }
+    assert tokens == {"200": 1}
+
+
+def test_a_server_that_goes_away_and_comes_back(start_prefect: StartPrefect, tmp_path: Path) -> None:
+    server = start_prefect()
+    with closing(server.client()) as client:
+        client.post("/work_pools/", json={"name": "only", "type": "process"}).raise_for_status()
+    path = config(tmp_path, server.api_url, "interval: 1s", "timeout: 5s", "stale_after: 6s")
+    source = frozenset({("source", "prefect"), ("system", "prefect")})
+    up = ("concurrency_exporter_source_up", source)
+    active = (
+        "concurrency_queue_active_slots",
+        source | {("pool", "only"), ("queue", "default")},
+    )
+    with exporter(tmp_path, f"--config.file={path}") as running:
+        assert running.series()[up] == 1
+        server.stop()
+        running.process.wait_until(lambda: running.series()[up] == 0, what="the source is down")
+        assert running.series()[active] == 0, "the last good snapshot is served until it expires"
+        running.process.wait_until(lambda: active not in running.series(), what="the snapshot has expired")
+        assert not published(running)
+        with server:
+            running.process.wait_until(lambda: running.series()[up] == 1, what="the source is up again")
+            assert running.series()[active] == 0

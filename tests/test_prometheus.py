@@ -1,0 +1,139 @@
+"""A real Prometheus scrapes the running command, in both text formats, and sees what the command publishes."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import httpx
+import pytest
+
+from tests.conftest import StartPrefect, StartPrometheus
+from tests.harness.exporter import Exporter, exporter
+from tests.harness.prefect import PrefectServer
+from tests.harness.prometheus import promtool_check_metrics
+
+CLASSIC = "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+"""What Prometheus 3 sends where `scrape_protocols` begins with PrometheusText1.0.0."""
+OPENMETRICS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
+    "text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+)
+"""What Prometheus 3 sends by default."""
+
+
+@contextmanager
+def asking_for(accept: str, behind: Exporter) -> Iterator[str]:
+    """Where a scrape reaches the exporter with another Accept header: Prometheus 2.42 has no setting for it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            encoding = self.headers["Accept-Encoding"]
+            with httpx.stream(
+                "GET", behind.url + self.path, headers={"Accept": accept, "Accept-Encoding": encoding}, trust_env=False
+            ) as answer:
+                content = b"".join(answer.iter_raw())
+            self.send_response(answer.status_code)
+            for name in ("Content-Type", "Content-Encoding"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: pytest shows what matters."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        pytest.param(None, "application/openmetrics-text", id="as-it-asks-itself"),
+        pytest.param(OPENMETRICS, "application/openmetrics-text", id="as-prometheus-3"),
+        pytest.param(CLASSIC, "text/plain", id="as-prometheus-3-with-classic-text"),
+    ],
+)
+def test_every_series_arrives(
+    accept: str | None,
+    media_type: str,
+    prefect_server: PrefectServer,
+    start_prometheus: StartPrometheus,
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "config.yml"
+    config.write_text(
+        "sources:\n"
+        f"- {{system: prefect, name: prefect, url: '{prefect_server.api_url}', interval: 5m}}\n"
+        "- {system: cloro, name: 'down \"for\" \\tests', url: 'http://127.0.0.1:9', interval: 5m,"
+        " authorization: {credentials: none}}\n"
+    )
+    with exporter(tmp_path, f"--config.file={config}") as running:
+        assert running.get(Accept=accept or OPENMETRICS).headers["Content-Type"].startswith(media_type)
+        with asking_for(accept, running) if accept else _nothing(running.address) as target:
+            prometheus = start_prometheus([target])
+            prometheus.wait_for("concurrency_exporter_source_up == 1")
+            stored = {
+                (labels.pop("__name__"), frozenset(labels.items()))
+                for labels, _ in prometheus.query('{__name__=~"concurrency_.*"}')
+            }
+            targets = prometheus.targets()
+        published = set(running.series())
+    # In OpenMetrics a bound is a number, "5.0", in classic text it is what was written, which is the same.
+    assert {(name, labels - set(_target_labels(labels))) for name, labels in stored} == published
+    assert [target["health"] for target in targets] == ["up"]
+    assert prometheus.log_problems() == []
+
+
+@contextmanager
+def _nothing(target: str) -> Iterator[str]:
+    yield target
+
+
+def _target_labels(labels: frozenset[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in labels if name in {"job", "instance"}]
+
+
+def test_series_go_stale_after_a_source_has_died(
+    start_prefect: StartPrefect, start_prometheus: StartPrometheus, tmp_path: Path
+) -> None:
+    server = start_prefect()
+    with closing(server.client()) as client:
+        client.post("/work_pools/", json={"name": "only", "type": "process"}).raise_for_status()
+    config = tmp_path / "config.yml"
+    config.write_text(
+        "sources:\n"
+        f"- {{system: prefect, name: mortal, url: '{server.api_url}', interval: 1s, timeout: 2s, stale_after: 4s}}\n"
+    )
+    with exporter(tmp_path, f"--config.file={config}") as running:
+        prometheus = start_prometheus([running.address])
+        prometheus.wait_for('concurrency_queue_active_slots{source="mortal"}')
+        server.stop()
+        prometheus.wait_for('concurrency_exporter_source_up{source="mortal"} == 0')
+        # Well within the five minutes for which Prometheus would go on showing a series that just was not there.
+        prometheus.wait_for('absent(concurrency_queue_active_slots{source="mortal"})', timeout=10)
+        assert prometheus.query('{__name__=~"concurrency_(queue|pool|limit)_.+"}') == []
+        assert prometheus.query("up")[0][1] == 1
+        assert (
+            prometheus.query('time() - concurrency_exporter_last_success_timestamp_seconds{source="mortal"}')[0][1] > 4
+        )
+        assert prometheus.log_problems() == []
+
+
+def test_promtool_has_no_complaint(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    with exporter(tmp_path, env={"PREFECT_API_URL": prefect_server.api_url}) as running:
+        assert promtool_check_metrics(running.get().text) == []
+    with exporter(tmp_path, "--demo") as running:
+        assert promtool_check_metrics(running.get().text) == []
