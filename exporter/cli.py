@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import platform
+import re
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ from exporter.clock import Clock
 from exporter.config import Config, ConfigError
 from exporter.poller import Poller
 from exporter.report import report
-from exporter.server import Server
+from exporter.server import Server, listen
 from exporter.store import Store
 from exporter.telemetry import Telemetry
 from exporter.web import application
@@ -32,15 +33,22 @@ log = structlog.get_logger()
 Load = Callable[[], Config]
 
 DEFAULT_PORT: Final = 10099
+_LAST_PORT: Final = 65535
 _SHUTDOWN_SECONDS: Final = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, or 1 for anything the user has to mend."""
+    flags = parser().parse_args(arguments)
+    serves = not (flags.config_check or flags.dry_run)
+
+    def end(number: int, _: object) -> None:
+        # A server that is told to stop has done its work; a check or a dry run has not.
+        raise SystemExit(0 if serves else 128 + number)
+
     for stop in (signal.SIGTERM, signal.SIGINT):
         # As PID 1 a signal without a handler is ignored, so there has to be one from the start.
-        signal.signal(stop, _exit)
-    flags = _parser().parse_args(arguments)
+        signal.signal(stop, end)
     logs.configure(flags.log_level, flags.log_format)
     try:
         return asyncio.run(_run(flags))
@@ -48,10 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for mistake in error.mistakes:
             print(mistake, file=sys.stderr)
         return 1
-
-
-def _exit(*_: object) -> None:
-    raise SystemExit(0)
 
 
 async def _run(flags: argparse.Namespace) -> int:
@@ -99,7 +103,7 @@ async def _dry_run(configuration: Config) -> int:
     store = Store(clock)
     telemetry = Telemetry(store, clock)
     poller = Poller(store, telemetry, clock)
-    await poller.configure(configuration.sources)
+    await _configure(poller, configuration)
     try:
         await asyncio.gather(*(poller.poll(source.name) for source in configuration.sources))
         states = store.states()
@@ -121,7 +125,7 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
         """Read the configuration again and use it if it is good; what runs goes on if it is not."""
         async with reloading:
             try:
-                await poller.configure(load().sources)
+                await _configure(poller, load())
             except ConfigError as error:
                 telemetry.config_read(success=False)
                 log.error(  # noqa: TRY400  a user's mistake, not a fault
@@ -132,7 +136,7 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
             log.info("configuration reloaded", sources=len(store.states()))
             return ""
 
-    await poller.configure(configuration.sources)
+    await _configure(poller, configuration)
     telemetry.config_read(success=True)
     listener = _listen(flags.web_listen_address)
     server = Server(
@@ -166,30 +170,35 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
     return 0
 
 
-def _listen(address: str) -> socket.socket:
-    """A socket that listens on `HOST:PORT`; on all addresses where the host is empty. Raises `ConfigError`."""
-    host, _, port = address.rpartition(":")
+async def _configure(poller: Poller, configuration: Config) -> None:
     try:
-        every = not host
-        both = every and socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
-        listener = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=512, dualstack_ipv6=both)
-        # Inherited by every connection. asyncio sets it only on sockets that it makes itself, and without it each
-        # answer waits 40 ms for the acknowledgement of its headers.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
-    except (OSError, OverflowError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        await poller.configure(configuration.sources)
+    except OSError as error:
+        raise ConfigError([f"a certificate of tls_config can no longer be used: {error}"]) from None
+
+
+def _listen(address: str) -> socket.socket:
+    """The socket that `HOST:PORT` asks for. Raises `ConfigError`."""
+    host, _, port = address.rpartition(":")
+    if not re.fullmatch(r".*:[0-9]{1,5}", address) or int(port) > _LAST_PORT:
+        raise ConfigError([f"--web.listen-address={address}: is not of the form HOST:PORT"])
+    try:
+        return listen(host.strip("[]"), int(port))
+    except (OSError, UnicodeError) as error:
+        # The standard library's words for it go on with " (while attempting to bind …".
+        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
         raise ConfigError([f"--web.listen-address={address}: can't listen there: {reason}"]) from None
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The flags; those of the Prometheus ecosystem have the names that every exporter gives them."""
     parser = argparse.ArgumentParser(
         prog="concurrency-exporter",
         description="Prometheus exporter for concurrency slots and task queues of Prefect and cloro.",
         epilog="Without --config.file, PREFECT_API_URL (with PREFECT_API_KEY or PREFECT_API_AUTH_STRING) and"
         " CLORO_API_KEY each make a source.",
         allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),
     )
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {__version__} (Python {platform.python_version()})"

@@ -1,12 +1,13 @@
 """The configuration file, or the environment, turned into one frozen, fully validated `Config`."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Final, Self, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -32,8 +33,13 @@ class Config(Settings):
     @model_validator(mode="after")
     def _unique_names(self) -> Self:
         names = [source.name for source in self.sources]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two sources have the name {twice[0]!r}; it is their label in every metric")
+        twice = [index for index, name in enumerate(names) if name in names[:index]]
+        if twice:
+            problem = PydanticCustomError("duplicate_name", "another source has this name, its label in every metric")
+            places = [("sources", index, self.sources[index].system, "name") for index in twice]
+            raise ValidationError.from_exception_data(
+                "Config", [InitErrorDetails(type=problem, loc=place, input=None) for place in places]
+            )
         return self
 
 
@@ -47,6 +53,12 @@ def load(path: Path) -> Config:
         raise ConfigError([f"{path}: is not UTF-8"]) from None
     except YAMLError as error:
         raise ConfigError([f"{path}{_yaml_mistake(error)}"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: is nested too deeply"]) from None
+    except (ValueError, ArithmeticError, LookupError):  # whose texts show the value
+        raise ConfigError(
+            [f"{path}: is not YAML: a value looks like a number or a date and is not one; put it in quotes"]
+        ) from None
     if not isinstance(document, CommentedMap):
         raise ConfigError([f"{path}: has no `sources:`; see the configuration reference in README"])
     try:
@@ -61,25 +73,28 @@ def from_environment(environment: Mapping[str, str]) -> Config:
     Raises `ConfigError` where nothing is set, or what is set can't be used.
     """
     sources: list[dict[str, Any]] = []
-    variables: list[dict[str, str]] = []
     if url := environment.get("PREFECT_API_URL"):
         sources.append({"name": "prefect", "system": "prefect", "url": url} | _prefect_credentials(environment))
-        variables.append({"url": "PREFECT_API_URL"})
     if key := environment.get("CLORO_API_KEY"):
         sources.append({"name": "cloro", "system": "cloro", "authorization": {"credentials": key}})
-        variables.append({})
     if not sources:
         raise ConfigError(["nothing to poll: give --config.file, set PREFECT_API_URL or CLORO_API_KEY, or try --demo"])
     try:
         return Config.model_validate({"sources": sources})
     except ValidationError as error:
         raise ConfigError(
-            [
-                f"environment: {variables[int(loc[1])].get(str(loc[-1]), '.'.join(map(str, loc)))}: {_message(details)}"
-                for details in error.errors(include_url=False, include_input=False)
-                for loc in [details["loc"]]
-            ]
+            [f"environment: {_VARIABLES[details['loc'][2:]]}: {_message(details)}" for details in _errors(error)]
         ) from None
+
+
+_VARIABLES: Final[dict[tuple[int | str, ...], str]] = {
+    ("prefect", "url"): "PREFECT_API_URL",
+    ("prefect", "authorization", "credentials"): "PREFECT_API_KEY",
+    ("prefect", "basic_auth", "username"): "PREFECT_API_AUTH_STRING",
+    ("prefect", "basic_auth", "password"): "PREFECT_API_AUTH_STRING",
+    ("cloro", "authorization", "credentials"): "CLORO_API_KEY",
+}
+"""What can be wrong in the environment, by the system and the key of its source."""
 
 
 def _prefect_credentials(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -95,22 +110,35 @@ def _prefect_credentials(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _yaml_mistake(error: YAMLError) -> str:
-    """Line and reason, without the excerpt that the library's own text has: it may show a secret."""
+    """Line and reason, without the excerpts that the library's own text has: they may show a secret."""
     if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
-        return ": is not YAML"
-    # "found duplicate key "password" with value "…""
-    problem = str(error.problem).partition(" with value ")[0]
-    return f":{error.problem_mark.line + 1}: {problem}"
+        return ": is not YAML; it holds characters that no text has"
+    # found duplicate key "password" with value "…"; found undefined alias '…'
+    problem = re.sub(r" with value .*|(?<=undefined alias) .*", "", str(error.problem), flags=re.DOTALL)
+    if error.context and error.context_mark:
+        problem = f"{error.context} (line {error.context_mark.line + 1}), {problem}"
+    return f":{error.problem_mark.line + 1}: is not YAML: {problem}"
+
+
+def _errors(error: ValidationError) -> list[ErrorDetails]:
+    """What pydantic found, without what only follows from a mistake in another key or in an item of a list."""
+    found = error.errors(include_url=False)
+    return [
+        details
+        for details in found
+        if details["type"] != "default_factory_not_called"
+        and not (details["type"] == "too_short" and any(len(other["loc"]) > 1 for other in found))
+    ]
 
 
 def _mistakes(error: ValidationError, document: CommentedMap) -> Iterator[tuple[int, str]]:
     """Line and text of each mistake, in the order of their lines."""
     found = []
-    for details in error.errors(include_url=False, include_input=False):
-        if details["type"] == "default_factory_not_called":
-            continue  # follows from a mistake in another key
+    for details in _errors(error):
         # The word that chose a member of the union is in the location, but not in the document.
         loc = [part for index, part in enumerate(details["loc"]) if index != 2]
+        if details["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+            loc.append("system")
         found.append((_line(document, loc), f"{_key(loc)}: {_message(details)}"))
     yield from sorted(found)
 
@@ -121,7 +149,9 @@ def _line(document: CommentedMap, loc: list[int | str]) -> int:
     node: object = document
     for part in loc:
         if isinstance(node, CommentedMap) and part in node:
-            line = node.lc.key(part)[0] + 1
+            # What a merge (`<<`) brought has no line here.
+            if part in (node.lc.data or {}):
+                line = node.lc.key(part)[0] + 1
             node = node[part]
         elif isinstance(node, CommentedSeq) and isinstance(part, int):
             line = node.lc.item(part)[0] + 1
@@ -137,24 +167,51 @@ def _key(loc: list[int | str]) -> str:
 
 
 def _message(details: ErrorDetails) -> str:
-    known = f"; it is one of {', '.join(SYSTEMS)}"
+    """What is wrong, in the words of a YAML file, and without the value, which may hold a secret."""
+    context = details.get("ctx", {})
+    systems = f"; it is one of {', '.join(SYSTEMS)}"
     match details["type"]:
         case "extra_forbidden":
-            text = f"unknown key{_nearest(str(details['loc'][-1]), _keys_beside(details['loc']))}"
+            known = _keys_beside(details["loc"])
+            near = _nearest(str(details["loc"][-1]), known)
+            text = "unknown key" + (near or f"; the keys here are {', '.join(known)}")
         case "missing":
             text = "is missing"
         case "union_tag_not_found":
-            text = f"system is missing{known}"
+            text = f"is missing{systems}"
         case "union_tag_invalid":
-            tag = str(details["ctx"]["tag"])
-            text = f"system {tag!r} is not known{_nearest(tag, SYSTEMS) or known}"
-        case "string_type":
-            text = "is not a string; put it in quotes"
+            text = "is not a known system" + (_nearest(str(context["tag"]), SYSTEMS) or systems)
         case "value_error":
-            text = str(details["ctx"]["error"])
-        case _:
-            text = details["msg"].removeprefix("Input ")
+            text = str(context["error"])
+        case "string_type" if details["input"] is not None and not isinstance(details["input"], list | dict):
+            text = "is not text; put it in quotes"
+        case "greater_than_equal":
+            text = f"is less than {context['ge']}"
+        case "less_than_equal":
+            text = f"is more than {context['le']}"
+        case "string_too_long":
+            text = f"is longer than {context['max_length']} characters"
+        case _ if details["input"] is None and details["type"] in _TYPES:
+            text = f"has no value; it has to be {_TYPES[details['type']]}"
+        case other:
+            text = f"is not {_TYPES[other]}" if other in _TYPES else _OTHERS.get(other, details["msg"])
     return text
+
+
+_TYPES: Final = {
+    "string_type": "text",
+    "int_type": "a whole number without quotes, like 1000",
+    "bool_type": "true or false, without quotes",
+    "model_type": "a mapping, of lines like `key: value`",
+    "model_attributes_type": "a mapping, of lines like `key: value`",
+    "tuple_type": "a list, of items that begin with `- `",
+}
+_OTHERS: Final = {
+    "too_short": "is an empty list; name a source to poll",
+    "string_too_short": "is empty",
+    "string_unicode": "has a character that is not Unicode",
+    "invalid_key": "unknown key; keys are words",
+}
 
 
 def _nearest(word: str, words: Iterable[str]) -> str:

@@ -177,21 +177,21 @@ def _things(snapshot: Snapshot, source: tuple[str, str]) -> Iterator[list[Sample
 
 
 class Format(Enum):
-    """The two text formats, each with prometheus_client's encoder.
+    """The two text formats; the value is what ends an exposition in them.
 
-    No name of ours needs escaping in any of the schemes that a scraper can ask for. The encoders are told to
-    allow UTF-8 since they then copy a name in one piece instead of a character at a time.
+    No name of ours needs escaping in any of the schemes that a scraper can ask for. prometheus_client's encoders are
+    told to allow UTF-8 since they then copy a name in one piece instead of a character at a time.
     """
 
-    CLASSIC = "classic"
-    OPENMETRICS = "openmetrics"
+    CLASSIC = b""
+    OPENMETRICS = b"# EOF\n"
 
     def encode(self, registry: Collector) -> bytes:
-        """The registry as text; in OpenMetrics that includes the `# EOF` at its end."""
+        """The registry's families as text, without the end."""
         encoder: Callable[..., bytes] = (
             classic.generate_latest if self is Format.CLASSIC else openmetrics.generate_latest
         )
-        return encoder(registry, escaping=openmetrics.ALLOWUTF8)
+        return encoder(registry, escaping=openmetrics.ALLOWUTF8).removesuffix(self.value)
 
 
 class _Metrics(Collector):

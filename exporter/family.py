@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import isfinite
 from typing import Final, Literal
 
 from prometheus_client import Metric
@@ -80,8 +81,8 @@ class Family:
             yield "a label is named twice"
         if (self.kind in {"histogram", "gaugehistogram"}) != bool(self.buckets):
             yield "buckets belong to histograms, and every histogram has some"
-        if list(self.buckets) != sorted(set(self.buckets)):
-            yield "buckets rise, and none is there twice"
+        if list(self.buckets) != sorted({bound for bound in self.buckets if isfinite(bound)}):
+            yield "buckets rise, none is there twice, and none is infinite"
 
     @property
     def unit(self) -> str:

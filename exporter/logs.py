@@ -16,6 +16,7 @@ _LIBRARIES = {
     "uvicorn": logging.WARNING,  # would tell of each start and stop
     "asyncio": logging.WARNING,
 }
+_LOGFMT = structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)
 
 
 def configure(level: str, log_format: LogFormat, stream: TextIO = sys.stderr) -> None:
@@ -26,11 +27,7 @@ def configure(level: str, log_format: LogFormat, stream: TextIO = sys.stderr) ->
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.EventRenamer("msg"),
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if log_format == "json"
-        else structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)
-    )
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer() if log_format == "json" else _logfmt
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -48,8 +45,15 @@ def configure(level: str, log_format: LogFormat, stream: TextIO = sys.stderr) ->
             ],
         )
     )
+    logging.captureWarnings(True)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(threshold)
     for name, at_least in _LIBRARIES.items():
         logging.getLogger(name).setLevel(max(at_least, threshold))
+
+
+def _logfmt(logger: structlog.typing.WrappedLogger, method: str, event: structlog.typing.EventDict) -> str:
+    """A line of logfmt; what would break it or drive the terminal is escaped, for upstream's names may hold that."""
+    line = _LOGFMT(logger, method, event)
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)

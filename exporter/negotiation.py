@@ -41,7 +41,8 @@ def _preferred(header: str) -> Iterator[tuple[str, dict[str, str]]]:
     items = []
     for item in header.split(","):
         value, *rest = (part.strip() for part in item.split(";"))
-        parameters = {name.strip(): text.strip() for name, _, text in (part.partition("=") for part in rest)}
+        pairs = (part.partition("=") for part in rest)
+        parameters = {name.strip().lower(): text.strip(' "') for name, _, text in pairs}
         try:
             quality = float(parameters.get("q", "1"))
         except ValueError:

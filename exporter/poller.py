@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -33,6 +34,8 @@ class _Polled:
     running: asyncio.Task[None] | None = None
     trouble: object = None
     """What was last logged as wrong: the same trouble is logged once, not at every poll."""
+    skipped: bool = False
+    """Whether the poll that runs has made another one be skipped."""
 
 
 class Poller:
@@ -51,14 +54,16 @@ class Poller:
         self._scheduler.add_listener(self._skipped, EVENT_JOB_MAX_INSTANCES)
 
     async def configure(self, configs: Sequence[SourceConfig]) -> None:
-        """Poll these sources from now on. One that is configured as before keeps its data and its schedule."""
-        wanted = {config.name: config for config in configs}
-        for name, polled in list(self._polled.items()):
-            if wanted.get(name) != polled.config:
-                await self._remove(name)
-        for name, config in wanted.items():
-            if name not in self._polled:
-                self._add(config)
+        """Poll these sources from now on. One that is configured as before keeps its data and its schedule.
+
+        Raises `OSError`, and changes nothing, where a certificate of `tls_config` can no longer be used.
+        """
+        kept = {name for name, polled in self._polled.items() if polled.config in configs}
+        new = [_Polled(config, self._build(config)) for config in configs if config.name not in kept]
+        for name in self._polled.keys() - kept:
+            await self._remove(name)
+        for polled in new:
+            self._add(polled)
 
     def start(self) -> None:
         """Begin with the schedule: every source is polled at once, and then at its interval."""
@@ -76,7 +81,7 @@ class Poller:
         """Poll one source now; whatever comes of it is in the store and in the telemetry afterwards."""
         polled = self._polled[name]
         config = polled.config
-        polled.running = asyncio.current_task()
+        polled.running, polled.skipped = asyncio.current_task(), False
         taken_at, started = self._clock.now(), self._clock.monotonic()
         failure, retry_after, rate_limit = None, None, None
         try:
@@ -138,22 +143,33 @@ class Poller:
             job.modify(next_run_time=max(job.next_run_time, earliest))
 
     def _skipped(self, event: JobSubmissionEvent) -> None:
-        config = self._polled[event.job_id].config
+        polled = self._polled[event.job_id]
+        config = polled.config
         self._telemetry.poll_skipped(config.name, config.system_name)
-        log.warning("poll skipped: the one before it still runs", source=config.name, interval=config.interval)
+        write = log.debug if polled.skipped else log.warning
+        write("poll skipped: the one before it still runs", source=config.name, interval_seconds=config.interval)
+        polled.skipped = True
 
-    def _add(self, config: SourceConfig) -> None:
-        name, system = config.name, config.system_name
-        self._store.add(name, system)
-        self._telemetry.add(name, system)
-        self._polled[name] = _Polled(config, config.build(partial(self._telemetry.request_sent, name, system)))
+    def _build(self, config: SourceConfig) -> Source:
+        return config.build(partial(self._telemetry.request_sent, config.name, config.system_name))
+
+    def _add(self, polled: _Polled) -> None:
+        config = polled.config
+        self._polled[config.name] = polled
+        self._store.add(config.name, config.system_name)
+        self._telemetry.add(config.name, config.system_name)
         self._scheduler.add_job(
-            self.poll,
+            self._run,
             IntervalTrigger(seconds=config.interval, jitter=config.interval * _JITTER, timezone=UTC),
-            args=[name],
-            id=name,
+            args=[config.name],
+            id=config.name,
             next_run_time=datetime.now(UTC),
         )
+
+    async def _run(self, name: str) -> None:
+        # APScheduler would log a poll that is cancelled, by a reload or at the end, as one that failed.
+        with suppress(asyncio.CancelledError):
+            await self.poll(name)
 
     async def _remove(self, name: str) -> None:
         self._scheduler.remove_job(name)

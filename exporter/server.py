@@ -42,5 +42,5 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone: uvicorn would raise them again after it has stopped, and the exit code with them."""
+        """Leave the signals to the command: several servers run in it, and each would take them from the others."""
         yield

@@ -38,10 +38,10 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
         return bodies[format_][1]
 
     async def metrics(request: Request) -> Response:
-        format_, content_type = negotiate(request.headers.get("Accept", ""))
+        format_, content_type = negotiate(_list(request, "Accept"))
         ready = body(format_)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        if not accepts_gzip(request.headers.get("Accept-Encoding", "")):
+        if not accepts_gzip(_list(request, "Accept-Encoding")):
             return Response(ready.plain(telemetry.render(format_)), headers=headers)
         if not ready.is_compressed:
             await asyncio.to_thread(ready.compress)
@@ -78,7 +78,14 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
     ]
     if reload:
         routes.append(Route("/-/reload", _reload_endpoint(reload), methods=["POST", "PUT"]))
-    return Starlette(routes=routes)
+    served = Starlette(routes=routes)
+    served.router.redirect_slashes = False
+    return served
+
+
+def _list(request: Request, header: str) -> str:
+    """A header that holds a list, which may come in several lines."""
+    return ",".join(request.headers.getlist(header))
 
 
 def _reload_endpoint(reload: Reload) -> Callable[[Request], Awaitable[Response]]:

@@ -52,7 +52,7 @@ def test_the_example_configuration_is_good(tmp_path: Path) -> None:
 def test_the_example_for_prometheus_is_good(tmp_path: Path) -> None:
     (example,) = [block for block in blocks("yaml") if block.startswith("scrape_configs:")]
     (tmp_path / "prometheus.yml").write_text(example)
-    command = [program("promtool"), "check", "config", tmp_path / "prometheus.yml"]
+    command = [str(program("promtool")), "check", "config", str(tmp_path / "prometheus.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -28,7 +28,8 @@ class SourceError(Exception):
 class StatusError(SourceError):
     """Upstream's answer has a status other than 200.
 
-    `detail` is what its body says; `retry_after` the seconds that it asks to wait.
+    `detail` is what its body says, as it is: fit to be compared, not to be shown. `retry_after` is the seconds that
+    it asks to wait.
     """
 
     def __init__(

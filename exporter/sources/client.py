@@ -1,31 +1,30 @@
 """The one place that talks HTTP to an upstream: credentials, TLS, deadline, size cap, retry, counting, error texts."""
 
 import asyncio
-import base64
+import os
 import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from pathlib import Path
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import SecretStr, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from exporter import __version__
 from exporter.model import RateLimit
 from exporter.sources.base import CountRequest, SourceConfig, SourceError, StatusError
+from exporter.sources.credentials import Credentials, read_credentials
 
 T = TypeVar("T")
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 _KEEPALIVE_SECONDS: Final = 4.0
 """Less than the 5 s after which a Prefect server closes an idle connection."""
-_DETAIL_CHARACTERS: Final = 200
 
 # The connection broke while it was in use: most likely the server had closed it just before. Every request here only
 # reads, so it may be sent again.
@@ -37,7 +36,7 @@ class Client:
 
     `request_timeout` is the seconds that one request may take from its start to the last byte of the answer;
     `concurrency` how many connections there are. `explain` finds in the JSON of an error's body what upstream
-    says about it.
+    says about it. `tokens` are headers that upstream has handed out, to be sent with every request.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Client:
         explain: Callable[[Any], str | None],
         count_request: CountRequest,
     ) -> None:
-        self.headers: dict[str, str] = {}
+        self.tokens: dict[str, str] = {}
         self._config = config
         self._request_timeout = request_timeout
         self._explain = explain
@@ -58,12 +57,15 @@ class Client:
             # Uncompressed, so that the cap on an answer's bytes holds before anything is unpacked, and because
             # compressing costs the server, whose one process is the bottleneck.
             headers={"Accept-Encoding": "identity", "User-Agent": f"concurrency-exporter/{__version__}"},
-            verify=config.tls_config.context(),
+            # To load what the system trusts takes 45 ms and a megabyte: not for what is not encrypted.
+            verify=config.url.startswith("https:") and config.tls_config.context(),
             proxy=config.proxy_url,
             # Each request has one deadline for all of its phases, below.
             timeout=None,  # noqa: S113
             limits=httpx.Limits(max_connections=concurrency, keepalive_expiry=_KEEPALIVE_SECONDS),
             follow_redirects=False,
+            # None is kept: a broken upstream could send a new one with every answer.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             trust_env=False,
         )
 
@@ -95,13 +97,11 @@ class Client:
 
         Raises `SourceError` with any reason but `internal`.
         """
-        filled = endpoint.format(**{name: quote(value, safe="") for name, value in (path or {}).items()})
+        filled = endpoint.format(**{name: _segment(value) for name, value in (path or {}).items()})
         url = f"{self._config.url}{filled}"
         what = f"{method} {url}"
-        credentials = _credentials(self._config)
-        request = self._http.build_request(
-            method, url, params=query or None, json=body, headers=credentials.headers | self.headers
-        )
+        credentials = read_credentials(self._config).with_tokens(self.tokens)
+        request = self._http.build_request(method, url, params=query or None, json=body, headers=credentials.headers)
         try:
             async with asyncio.timeout(self._request_timeout):
                 try:
@@ -111,14 +111,16 @@ class Client:
         except TimeoutError:
             raise SourceError("timeout", f"{what}: no complete answer within {self._request_timeout:g}s") from None
         except httpx.HTTPError as error:
-            raise _broken(what, error) from error
+            raise _broken(what, error, credentials) from error
+        except UnicodeError:  # httpx reads a redirect's address, even if it is not to follow
+            raise SourceError("http_status", f"{what}: redirected to what is no address") from None
         rate_limit = _rate_limit(response.headers)
         if response.status_code != HTTPStatus.OK:
-            raise _refused(what, response, self._detail(content, credentials), rate_limit)
+            raise _refused(what, response, self._detail(content), credentials, rate_limit)
         try:
             return contract.validate_json(content), rate_limit
         except ValidationError as error:
-            raise SourceError("contract", f"{what}: {_breach(error, response)}") from None
+            raise SourceError("contract", f"{what}: {_breach(error, response, credentials)}") from None
 
     async def _send(self, request: httpx.Request, endpoint: str, what: str) -> tuple[httpx.Response, bytes]:
         code = "error"
@@ -126,12 +128,15 @@ class Client:
             response = await self._http.send(request, stream=True)
             code = str(response.status_code)
             try:
-                if response.headers.get("Content-Encoding", "identity") != "identity":
+                compressed = response.headers.get("Content-Encoding", "identity") != "identity"
+                if compressed and response.status_code == HTTPStatus.OK:  # else the status tells more
                     raise SourceError("contract", f"{what}: the answer is compressed, which was not asked for")
                 chunks: list[bytes] = []
                 size = 0
                 async for chunk in response.aiter_raw():
                     size += len(chunk)
+                    if size > MAX_RESPONSE_BYTES and response.status_code != HTTPStatus.OK:
+                        break  # the status tells more than the rest of the page would
                     if size > MAX_RESPONSE_BYTES:
                         mib = MAX_RESPONSE_BYTES // 1024**2
                         raise SourceError("too_large", f"{what}: the answer is larger than {mib} MiB")
@@ -142,71 +147,46 @@ class Client:
         finally:
             self._count_request(endpoint, code)
 
-    def _detail(self, content: bytes, credentials: "_Credentials") -> str:
-        """What the body of an error says, in one short line, with every trace of our credentials taken out."""
+    def _detail(self, content: bytes) -> str:
+        """What the body of an error says, in upstream's own words."""
         try:
-            text = self._explain(_ANY.validate_json(content)) or ""
+            return self._explain(_ANY.validate_json(content)) or ""
         except ValidationError:
             return ""
-        for secret in credentials.secrets:
-            text = text.replace(secret, "<secret>")
-        return _plain(text)
 
 
-@dataclass(frozen=True, slots=True)
-class _Credentials:
-    """What goes into the request, and what must never come out again."""
-
-    headers: dict[str, str] = field(default_factory=dict)
-    secrets: tuple[str, ...] = ()
+def _segment(name: str) -> str:
+    """A name as one segment of a path; those of dots alone would be taken for steps in it."""
+    return name.replace(".", "%2E") if name in {".", ".."} else quote(name, safe="")
 
 
-def _credentials(config: SourceConfig) -> _Credentials:
-    """The `Authorization` header, if any, from secrets that are read now. Raises `SourceError`, `auth`."""
-    if authorization := config.authorization:
-        secret = _secret("authorization.credentials", authorization.credentials, authorization.credentials_file)
-        return _Credentials({"Authorization": f"{authorization.type} {secret}"}, (secret,))
-    if basic_auth := config.basic_auth:
-        secret = _secret("basic_auth.password", basic_auth.password, basic_auth.password_file)
-        encoded = base64.b64encode(f"{basic_auth.username}:{secret}".encode()).decode()
-        return _Credentials({"Authorization": f"Basic {encoded}"}, (secret, encoded))
-    return _Credentials()
-
-
-def _secret(key: str, value: SecretStr | None, file: Path | None) -> str:
-    """A secret from the configuration or from its file; raises `SourceError` where it can't be sent."""
-    try:
-        secret = file.read_text(encoding="utf-8").strip() if file else value.get_secret_value() if value else ""
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SourceError("auth", f"can't read {key}_file {file}: {reason}") from None
-    if not secret or not secret.isprintable() or not secret.isascii():
-        where = f"{key}_file {file}" if file else key
-        raise SourceError("auth", f"{where} is empty, or has characters that a header can't carry")
-    return secret
-
-
-def _broken(what: str, error: httpx.HTTPError) -> SourceError:
+def _broken(what: str, error: httpx.HTTPError, credentials: Credentials) -> SourceError:
     """A connection that could not be made, or broke."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLError):
             reason = getattr(cause, "verify_message", None) or cause.reason
             return SourceError("tls", f"{what}: TLS failed: {reason}; check tls_config of the source")
-    text = str(error) or type(error).__name__
+        if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
+            # asyncio and anyio say no more than that the attempt failed.
+            return SourceError("connect", f"{what}: {os.strerror(cause.errno)}")
+    # h11 quotes the bytes that it does not understand.
+    text = credentials.quote(str(error).partition(": bytearray(")[0]) or type(error).__name__
     if isinstance(error, httpx.LocalProtocolError):
         # Only its type: h11 quotes the header that it refuses, and that may be the one with the credentials.
         text = type(error).__name__
     return SourceError("connect", f"{what}: {text}")
 
 
-def _refused(what: str, response: httpx.Response, detail: str, rate_limit: RateLimit | None) -> StatusError:
+def _refused(
+    what: str, response: httpx.Response, detail: str, credentials: Credentials, rate_limit: RateLimit | None
+) -> StatusError:
     """An answer whose status is not 200."""
     status = response.status_code
-    message = f"{what}: {status} {response.reason_phrase}".rstrip()
+    message = f"{what}: {status} {credentials.quote(response.reason_phrase)}".rstrip()
     if response.has_redirect_location:
-        message += f", redirected to {_plain(response.headers['Location'])}; set url to where the API is"
+        message += f", redirected to {credentials.quote(response.headers['Location'])}; set url to where the API is"
     if detail:
-        message += f": {detail}"
+        message += f": {credentials.quote(detail)}"
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         message += "; check authorization or basic_auth of the source"
     return StatusError(
@@ -221,18 +201,13 @@ def _refused(what: str, response: httpx.Response, detail: str, rate_limit: RateL
 _ANY: Final = TypeAdapter[Any](Any)
 
 
-def _plain(text: str) -> str:
-    """Upstream's words in one line of printable characters, cut to a length fit for a log."""
-    text = re.sub(r"\s+", " ", text)
-    text = "".join(character for character in text if character.isprintable())
-    return text if len(text) <= _DETAIL_CHARACTERS else f"{text[:_DETAIL_CHARACTERS]}…"
-
-
-def _breach(error: ValidationError, response: httpx.Response) -> str:
+def _breach(error: ValidationError, response: httpx.Response, credentials: Credentials) -> str:
     """What in the answer breaks the contract, by field and without the values, which are not ours to print."""
     first, *others = error.errors(include_url=False, include_context=False, include_input=False)
     if first["type"] == "json_invalid":
-        media_type = _plain(response.headers.get("Content-Type", "no Content-Type"))
+        media_type = credentials.quote(response.headers.get("Content-Type", "no Content-Type"))
+        if "json" in media_type:
+            return f"{first['msg']}; its Content-Type is {media_type}"
         return f"the answer is not JSON but {media_type}; is url the address of the API?"
     field = ".".join(str(part) for part in first["loc"]) or "the answer"
     more = f" (and {len(others)} more)" if others else ""
@@ -242,7 +217,8 @@ def _breach(error: ValidationError, response: httpx.Response) -> str:
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        # Where a host has several addresses, what failed with each is in a group.
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error.__context__
 
 
 def _number(text: str | None) -> int | None:
@@ -260,11 +236,11 @@ def _retry_after(header: str | None, now: datetime) -> float | None:
     """Seconds that `Retry-After` asks to wait, in either of its forms (RFC 9110, 10.2.3); not negative."""
     if header is None:
         return None
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", header):
+    if re.fullmatch(r"[0-9]{1,30}(\.[0-9]{1,30})?", header):
         return float(header)
     try:
         when = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

@@ -12,6 +12,8 @@ from exporter.sources.settings import HttpUrl
 
 QUEUE_NAME: Final = "async"
 _PRIORITIES: Final = range(1, 11)
+_REQUEST_SHARE: Final = 0.9
+"""Part of a poll's deadline that its one request may take: what names the request comes before what names the poll."""
 
 
 class CloroConfig(SourceConfig):
@@ -70,7 +72,7 @@ class CloroSource:
     def __init__(self, config: CloroConfig, count_request: CountRequest) -> None:
         self._client = Client(
             config,
-            request_timeout=config.timeout,
+            request_timeout=config.timeout * _REQUEST_SHARE,
             concurrency=1,
             explain=_explain,
             count_request=count_request,

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
@@ -28,6 +29,8 @@ HOLDING_STATES: Final = ("PENDING", "RUNNING", "CANCELLING")
 
 _REQUEST_SHARE: Final = 1 / 3
 """Part of a poll's deadline that one request may take: a queue that hangs must leave time for the others."""
+_READING_SHARE: Final = 0.9
+"""Part of a poll's deadline after which queues that are not read yet are given up, so that the others are published."""
 _WHOLE_SERVER: Final[frozenset[Reason]] = frozenset({"connect", "tls", "auth", "rate_limited"})
 """Reasons that are not the fault of one queue: to go on would only ask a server that refuses again and again."""
 
@@ -100,16 +103,20 @@ class PrefectSource:
         A queue that was deleted meanwhile is gone; one that can't be read is left out as unreadable. Raises
         `SourceError` where the fault is the server's, or no queue could be read.
         """
-        pools = [
+        reading_ends = asyncio.get_running_loop().time() + self._config.timeout * _READING_SHARE
+        listed = [
             pool
             async for pool in self._api.listing("/work_pools/filter", WORK_POOLS)
             if self._config.pools.admits(pool.name)
         ]
-        found = await self._each(pools, self._queues_of)
-        queues = [queue for of_pool in found if not isinstance(of_pool, Unreadable) for queue in of_pool]
-        read = await self._each(queues, self._read)
+        _refuse_twins((pool.name for pool in listed), "two pools {!r}")
+        found = await self._each(listed, self._queues_of)
+        pools = [pool for pool, queues in zip(listed, found, strict=True) if queues is not None]
+        queues = [queue for of_pool in found if isinstance(of_pool, list) for queue in of_pool]
+        read = await self._each(queues, partial(self._read, reading_ends))
         unreadable = tuple(one for one in (*found, *read) if isinstance(one, Unreadable))
         readable = tuple(one for one in read if isinstance(one, Queue))
+        _refuse_twins(((queue.name, queue.pool) for queue in readable), "two queues {0[0]!r} in the pool {0[1]!r}")
         if unreadable and not readable:
             raise SourceError(unreadable[0].reason, f"no queue could be read; the first: {unreadable[0].message}")
         return Snapshot(queues=readable, pools=tuple(_pool(pool) for pool in pools), unreadable=unreadable)
@@ -119,7 +126,10 @@ class PrefectSource:
         await self._api.close()
 
     async def _each(self, items: Sequence[T], read: Callable[[T], Awaitable[R]]) -> list[R]:
-        """What `read` returns for every item, in order, some items at a time; its first error ends all."""
+        """What `read` returns for every item, in order, some items at a time.
+
+        The first `SourceError` ends all; of several that come at once any is as good as the others.
+        """
         results: dict[int, R] = {}
         waiting = iter(enumerate(items))
 
@@ -135,8 +145,8 @@ class PrefectSource:
             raise errors.exceptions[0] from None
         return [results[index] for index in range(len(items))]
 
-    async def _queues_of(self, pool: WorkPool) -> list[tuple[WorkPool, WorkQueue]] | Unreadable:
-        """The queues of a pool; none if it was deleted since the pools were listed."""
+    async def _queues_of(self, pool: WorkPool) -> list[tuple[WorkPool, WorkQueue]] | Unreadable | None:
+        """The queues of a pool, or None if it was deleted since the pools were listed."""
         try:
             return [
                 (pool, queue)
@@ -144,13 +154,20 @@ class PrefectSource:
                 if self._config.queues.admits(queue.name)
             ]
         except SourceError as error:
-            return [] if is_deleted(error) else _unreadable(error, pool.name, "")
+            return None if is_deleted(error) else _unreadable(error, pool.name, "")
 
-    async def _read(self, item: tuple[WorkPool, WorkQueue]) -> Queue | Unreadable | None:
-        """One queue with all of its holders, or None if it was deleted since the queues were listed."""
+    async def _read(self, until: float, item: tuple[WorkPool, WorkQueue]) -> Queue | Unreadable | None:
+        """One queue with all of its holders, or None if it was deleted since the queues were listed.
+
+        What is not read `until` then, by the event loop's clock, is left out.
+        """
         pool, queue = item
         try:
-            status, runs = await self._api.concurrency_status(queue.id)
+            async with asyncio.timeout_at(until):
+                status, runs = await self._api.concurrency_status(queue.id)
+        except TimeoutError:
+            message = f"queue {queue.id} was not read before the poll's timeout of {self._config.timeout:g}s"
+            return Unreadable(pool.name, queue.name, "timeout", message)
         except SourceError as error:
             return None if is_deleted(error) else _unreadable(error, pool.name, queue.name)
         holders = _holders(runs) if runs is not None else {}
@@ -165,6 +182,15 @@ class PrefectSource:
             id=str(queue.id),
             priority=queue.priority,
         )
+
+
+def _refuse_twins(names: Iterable[T], message: str) -> None:
+    """Raise `SourceError` where two things have one name: it is what tells their series apart."""
+    seen: set[T] = set()
+    for name in names:
+        if name in seen:
+            raise SourceError("contract", f"the server lists {message.format(name)}")
+        seen.add(name)
 
 
 def _unreadable(error: SourceError, pool: str, queue: str) -> Unreadable:
@@ -186,15 +212,16 @@ def _pool(pool: WorkPool) -> Pool:
 
 def _holders(runs: Iterable[FlowRunSlotSummary]) -> dict[str, Durations]:
     """Holders by state: all the states that hold slots, and any other that upstream lists as `unknown`."""
-    by_state: dict[str, list[FlowRunSlotSummary]] = {state: [] for state in HOLDING_STATES}
+    by_state: dict[str, list[float | None]] = {state: [] for state in HOLDING_STATES}
     for run in runs:
-        state = run.state_type if run.state_type in HOLDING_STATES else "unknown"
-        by_state.setdefault(state, []).append(run)
+        state = run.get("state_type")
+        times = by_state.setdefault(state if state in HOLDING_STATES else "unknown", [])
+        times.append(run.get("time_in_current_state"))
     return {
         state: Durations(
-            holders=len(of_state),
+            holders=len(times),
             # Negative where the clock of the server is behind that of the worker which set the state.
-            seconds=tuple(max(0.0, time) for run in of_state if (time := run.time_in_current_state) is not None),
+            seconds=tuple(max(time, 0.0) for time in times if time is not None),
         )
-        for state, of_state in by_state.items()
+        for state, times in by_state.items()
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -15,6 +16,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -22,27 +24,33 @@ _DURATION = re.compile(
     r"(?:(?P<weeks>\d+)w)?(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?"
     r"(?:(?P<milliseconds>\d+)ms)?"
 )
+_LONGEST = timedelta(days=365)
 
 
 def _seconds(value: object) -> float:
     """Seconds from a duration as Prometheus writes it; raises `ValueError` for anything else, and for 0."""
-    match = _DURATION.fullmatch(value) if isinstance(value, str) and len(value) < 20 else None
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if not match or not match[0]:
-        raise ValueError(f"{value!r} is not a duration; write it like 30s, 5m or 1h30m")
-    seconds = timedelta(**{unit: int(number) for unit, number in match.groupdict("0").items()}).total_seconds()
-    if not seconds:
-        raise ValueError("a duration of 0 makes no sense here")
-    return seconds
+        raise ValueError("is not a duration; write it like 30s, 5m or 1h30m")
+    try:
+        duration = timedelta(**{unit: int(number) for unit, number in match.groupdict("0").items()})
+    except (OverflowError, ValueError):  # more days, or more digits, than Python can count
+        duration = timedelta.max
+    if not duration:
+        raise ValueError("is 0; a duration has to be longer")
+    if duration > _LONGEST:
+        raise ValueError(f"is longer than {_LONGEST.days} days")
+    return duration.total_seconds()
 
 
 def _regex(value: object) -> re.Pattern[str]:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a regular expression")  # noqa: TRY004  pydantic collects ValueErrors
+        raise ValueError("is not text; put it in quotes")  # noqa: TRY004  pydantic collects ValueErrors
     try:
         # A dot matches a newline too, as in Prometheus: names may hold one.
         return re.compile(value, re.DOTALL)
     except re.error as error:
-        raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+        raise ValueError(f"is not a regular expression: {error}") from None
 
 
 def _existing_file(path: Path, info: ValidationInfo) -> Path:
@@ -55,18 +63,26 @@ def _existing_file(path: Path, info: ValidationInfo) -> Path:
         raise ValueError(f"can't read the file {path}: {error.strerror}") from None
 
 
+def _scheme(value: str) -> str:
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9-]*", value):
+        raise ValueError("is not the name of a scheme, like Bearer")
+    return value
+
+
 def _http_url(value: str) -> str:
     try:
         parts = urlsplit(value)
-        valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port)
-    except ValueError:
+        # What httpx and the resolver refuse would fail every poll.
+        host = httpx.URL(value).raw_host.decode("ascii").encode("idna")
+        valid = parts.scheme in {"http", "https"} and host and parts.port != 0 and not re.search(r"\s", value)
+    except (ValueError, httpx.InvalidURL):
         valid = False
     if not valid:
-        raise ValueError("not a URL; write it like http://host:4200/api")
+        raise ValueError("is not a URL; write it like http://host:4200/api")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("credentials don't belong in the URL; put them under basic_auth or authorization")
+        raise ValueError("has credentials, which don't belong in a URL; put them under basic_auth or authorization")
     if parts.query or parts.fragment:
-        raise ValueError("the URL of an API has no ? or # part")
+        raise ValueError("has a ? or # part, which the URL of an API has not")
     return value.rstrip("/")
 
 
@@ -83,11 +99,20 @@ class Settings(BaseModel):
         extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, strict=True
     )
 
+    @field_validator("*")
+    @classmethod
+    def _encodable(cls, value: object) -> object:
+        """YAML and the environment can bring half of a surrogate pair, which no metric and no header can carry."""
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if isinstance(text, str) and re.search("[\ud800-\udfff]", text):
+            raise ValueError("has a character that is not Unicode")
+        return value
+
 
 class Authorization(Settings):
     """`authorization`, as in Prometheus."""
 
-    type: str = Field(default="Bearer", pattern=r"^[A-Za-z][A-Za-z0-9-]*$")
+    type: Annotated[str, AfterValidator(_scheme)] = "Bearer"
     """Scheme of the `Authorization` header."""
     credentials: SecretStr | None = None
     """The credentials themselves."""
@@ -135,16 +160,25 @@ class TlsConfig(Settings):
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file are set together, or not at all")
         try:
+            if self.ca_file:
+                ssl.create_default_context(cafile=self.ca_file)
+        except (ssl.SSLError, OSError):
+            raise ValueError(f"ca_file {self.ca_file} has no certificate in PEM") from None
+        try:
             self.context()
-        except (ssl.SSLError, OSError) as error:
-            raise ValueError(f"a certificate or key can't be used: {error}") from None
+        except (ssl.SSLError, OSError):
+            raise ValueError(
+                f"cert_file {self.cert_file} and key_file {self.key_file} are not a certificate and its key in PEM,"
+                " the key without a passphrase"
+            ) from None
         return self
 
     def context(self) -> ssl.SSLContext:
         """The settings as the standard library has them."""
         context = ssl.create_default_context(cafile=self.ca_file)
         if self.cert_file:
-            context.load_cert_chain(self.cert_file, self.key_file)
+            # Without a password, OpenSSL would ask the terminal for that of an encrypted key, and wait.
+            context.load_cert_chain(self.cert_file, self.key_file, password="")
         if self.insecure_skip_verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

@@ -1,0 +1,109 @@
+"""What a system answers, and beside it what is published for that: in classic text (.prom) and OpenMetrics (.om).
+
+A case is a file <system>/<case>.json, or a folder with such a file and what belongs to it. To write the published
+side anew, run with --update-golden, and read the difference.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from exporter.exposition import Body, Format, Rendered, render
+from exporter.sources import SYSTEMS
+from exporter.sources.base import SourceConfig
+from tests.harness.cloro import KEY, Cloro
+from tests.harness.prometheus import promtool_check_metrics
+from tests.harness.upstream import Answer, Request, Upstream, answer, serve
+
+HERE: Final = Path(__file__).parent
+CASES: Final = sorted([*HERE.glob("*/*.json"), *HERE.glob("*/*/*.json")])
+NAMES: Final = [str(case.relative_to(HERE).with_suffix("")) for case in CASES]
+
+golden = pytest.mark.parametrize("case", CASES, ids=NAMES)
+
+
+def cloro(url: str) -> dict[str, Any]:
+    return {"url": url, "authorization": {"credentials": KEY}}
+
+
+def prefect(url: str) -> dict[str, Any]:
+    return {"url": f"{url}/api"}
+
+
+SETTINGS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {"cloro": cloro, "prefect": prefect}
+
+
+def fake(system: str, scripted: Any) -> Answer:
+    """cloro has one answer. For Prefect there is a list of answers for each path."""
+    if system == "cloro":
+        return Cloro(status=scripted)
+    answers = {path: iter(of_path) for path, of_path in scripted.items()}
+
+    def next_answer(request: Request) -> bytes:
+        scripted: dict[str, Any] = next(answers.get(request.path, iter(())), {"body": "not scripted", "status": 599})
+        return answer(scripted["body"], scripted.get("status", 200))
+
+    return next_answer
+
+
+def assert_asked_as_scripted(upstream: Upstream, scripted: dict[str, list[dict[str, Any]]]) -> None:
+    for path in {*scripted, *(request.path for request in upstream.requests)}:
+        asked = [request.json for request in upstream.requests if request.path == path]
+        assert asked == [one["asked"] for one in scripted[path]], path
+
+
+def read(case: Path) -> Any:
+    return json.loads(case.read_text(encoding="utf-8"))
+
+
+async def published(case: Path) -> Rendered:
+    system = case.relative_to(HERE).parts[0]
+    scripted = read(case)
+    async with serve(fake(system, scripted)) as upstream:
+        settings = {"name": "golden", "system": system} | SETTINGS[system](upstream.url)
+        config: SourceConfig = SYSTEMS[system].model_validate(settings)
+        source = config.build(lambda *_: None)
+        snapshot = await source.poll()
+        await source.close()
+    assert snapshot.unreadable == ()
+    if system == "prefect":
+        assert_asked_as_scripted(upstream, scripted)
+    return render(snapshot, source=config.name, system=config.system_name, max_series=config.max_series)
+
+
+@golden
+@pytest.mark.parametrize(
+    ("format_", "suffix", "end"), [(Format.CLASSIC, ".prom", b""), (Format.OPENMETRICS, ".om", b"# EOF\n")]
+)
+async def test_what_is_published(case: Path, format_: Format, suffix: str, end: bytes, *, update_golden: bool) -> None:
+    text = Body([await published(case)], format_).plain(end)
+    if update_golden:
+        case.with_suffix(suffix).write_bytes(text)
+    assert text.decode() == case.with_suffix(suffix).read_bytes().decode()
+
+
+@golden
+async def test_series_are_counted_as_they_are_published(case: Path) -> None:
+    rendered = await published(case)
+    lines = Body([rendered], Format.CLASSIC).plain(b"").splitlines()
+    assert rendered.series == sum(not line.startswith(b"#") for line in lines)
+
+
+@golden
+def test_promtool_has_no_complaints(case: Path) -> None:
+    assert promtool_check_metrics(case.with_suffix(".prom").read_text(encoding="utf-8")) == []
+
+
+@golden
+def test_openmetrics_is_strictly_so(case: Path) -> None:
+    text = case.with_suffix(".om").read_text(encoding="utf-8")
+    list(text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+
+
+def test_every_golden_file_has_a_case() -> None:
+    golden = {*HERE.glob("**/*.prom"), *HERE.glob("**/*.om")}
+    assert golden == {case.with_suffix(suffix) for case in CASES for suffix in (".prom", ".om")}

@@ -1,0 +1,472 @@
+"""The real command as a child process, against fake upstreams on loopback."""
+
+import ast
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from exporter import __version__, cli
+from exporter.config import ConfigError
+from tests.harness import programs
+from tests.harness.process import Process, free_port, running
+from tests.harness.upstream import Request, Upstream, answer, never, serve
+
+COMMAND = [sys.executable, "-m", "exporter"]
+SECRET = "canary-5ecret"
+OURS = ("PREFECT_", "CLORO_")
+POOL_ID = "5b0d5b4e-0000-4000-8000-000000000001"
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | more
+
+
+def run(*flags: str, **more: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the command."""
+    done = subprocess.run(
+        [*COMMAND, *flags], capture_output=True, text=True, timeout=20, env=environment(**more), check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def upstream_answer(queues: Mapping[str, int | None]) -> Callable[[Request], bytes]:
+    """A Prefect server (and cloro) with these queues and their active slots; None is a queue that can't be read."""
+    names = list(queues)
+
+    def reply(request: Request) -> bytes:
+        match request.path.removeprefix("/api").split("/"):
+            case ["", "work_pools", "filter"]:
+                pool = {"id": POOL_ID, "name": "pool", "type": "process", "is_paused": False}
+                return answer([pool | {"concurrency_limit": None, "active_slots": None}])
+            case ["", "work_pools", "pool", "queues", "filter"]:
+                return answer(
+                    [
+                        {"id": f"{POOL_ID[:-4]}{number:04}", "name": name, "is_paused": False, "priority": 1}
+                        for number, name in enumerate(names)
+                    ]
+                )
+            case ["", "work_queues", id_, "concurrency_status"]:
+                slots = queues[names[int(id_[-4:])]]
+                if slots is None:
+                    return answer({"exception_message": 'a "broken"\nqueue'}, 500)
+                page = {"count": 0, "limit": 200, "pages": 0, "page": 1, "flow_runs": []}
+                return answer(page | {"active_slots": slots, "concurrency_limit": 5})
+            case ["", "v1", "async", "status"]:
+                return answer({"queuedTasks": 1, "processingTasks": 2, "concurrency": {"used": 2, "max": 5}})
+        return answer({"detail": "Not Found"}, 404)
+
+    return reply
+
+
+@contextmanager
+def serving(what: Callable[[Request], Any]) -> Iterator[Upstream]:
+    """A fake upstream in a thread of its own, since these tests wait for processes."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(serve(what)) as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with serving(upstream_answer({"queue": 3})) as upstream:
+        yield upstream
+
+
+def prefect(url: str, name: str = "prod", interval: str = "300ms") -> dict[str, Any]:
+    return {"name": name, "system": "prefect", "url": f"{url}/api", "interval": interval}
+
+
+def cloro(url: str, name: str = "scraper", interval: str = "300ms") -> dict[str, Any]:
+    return {"name": name, "system": "cloro", "url": url, "interval": interval, "authorization": {"credentials": SECRET}}
+
+
+def configure(folder: Path, *sources: dict[str, Any]) -> Path:
+    path = folder / "exporter.yml"
+    path.write_text(json.dumps({"sources": sources}))
+    return path
+
+
+class Exporter:
+    """A running exporter, and what it serves."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.process.wait_until(lambda: "listening" in self.process.log_text(), what="it listens")
+        found = re.search(r"127\.0\.0\.1:(\d+)", self.process.log_text())
+        assert found
+        self.port = int(found[1])
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False)
+
+    def lines(self) -> list[str]:
+        return self.client.get("/metrics").raise_for_status().text.splitlines()
+
+    def value(self, series: str) -> float | None:
+        """The value of the sample whose line begins with `series`."""
+        return next((float(line.split()[-1]) for line in self.lines() if line.startswith(series)), None)
+
+    def wait_for(self, series: str, value: float | None) -> None:
+        self.process.wait_until(lambda: self.value(series) == value, what=f"{series} is {value}", timeout=10)
+
+    def stop(self, number: signal.Signals) -> tuple[int, float]:
+        """Exit code, and the seconds that the end took."""
+        start = time.monotonic()
+        self.process.send_signal(number)
+        return self.process.wait_for_exit(timeout=10), time.monotonic() - start
+
+
+StartExporter = Callable[..., Exporter]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[StartExporter]:
+    """Start an exporter with these flags; it is stopped at the end of the test."""
+    with ExitStack() as stack:
+
+        def start(*flags: str | Path, inside: Sequence[str] = (), **more: str) -> Exporter:
+            command = [*inside, *COMMAND, "--web.listen-address=127.0.0.1:0", *flags]
+            log = tmp_path / f"log-{len(list(tmp_path.glob('log-*')))}"
+            process = Process(command, log=log, env=environment(**more))
+            stack.callback(process.stop, grace=3)
+            exporter = Exporter(process)
+            stack.callback(exporter.client.close)
+            return exporter
+
+        yield start
+
+
+SLOTS = 'concurrency_queue_active_slots{pool="pool",queue="queue",source="prod",system="prefect"}'
+CLORO_SLOTS = 'concurrency_queue_active_slots{pool="",queue="async",source="scraper",system="cloro"}'
+UP = 'concurrency_exporter_source_up{source="prod",system="prefect"}'
+RELOADED = "concurrency_exporter_config_last_reload_successful"
+POLLED = 'concurrency_exporter_polls_total{outcome="success",source="prod",system="prefect"}'
+
+
+def test_help_and_version() -> None:
+    code, out, err = run("--help", CLORO_API_KEY=SECRET)
+    assert (code, err) == (0, "")
+    flags = set(re.findall(r"--[a-z.-]+[a-z]", out))
+    assert flags >= {
+        "--version",
+        "--config.file",
+        "--config.check",
+        "--dry-run",
+        "--demo",
+        "--web.listen-address",
+        "--web.enable-lifecycle",
+        "--log.level",
+        "--log.format",
+    }
+    assert ":10099" in out
+    assert SECRET not in out
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert run("--version") == (0, f"concurrency-exporter {__version__} (Python {python})\n", "")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--nonsense"], ["--log.level=loud"], ["--demo", "--config.file=x.yml"], ["--config.che"], ["extra"]],
+    ids=" ".join,
+)
+def test_a_bad_flag(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.parser().parse_args(flags)
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("concurrency-exporter: error: ")
+
+
+def test_a_bad_flag_ends_the_command() -> None:
+    code, out, err = run("--config.chekc")
+    assert (code, out) == (2, "")
+    assert err.endswith("concurrency-exporter: error: unrecognized arguments: --config.chekc\n")
+
+
+def test_the_check(tmp_path: Path) -> None:
+    path = tmp_path / "exporter.yml"
+    path.write_text("sources:\n- {name: 1, system: cloro}\nmore: 1\n")
+    code, out, err = run("--config.check", "--config.file", str(path))
+    assert (code, out) == (1, "")
+    assert err.splitlines() == [
+        f"{path}:2: sources[0].name: is not text; put it in quotes",
+        f"{path}:3: more: unknown key; the keys here are sources",
+    ]
+    assert run("--config.check", CLORO_API_KEY=SECRET) == (0, "environment: 1 source(s), no mistakes\n", "")
+
+
+def test_nothing_to_poll() -> None:
+    code, out, err = run()
+    assert (code, out) == (1, "")
+    assert re.fullmatch("nothing to poll: .*\n", err)
+
+
+def test_a_port_in_use_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        outcome = run(f"--web.listen-address={address}", CLORO_API_KEY=SECRET)
+    assert outcome == (1, "", f"--web.listen-address={address}: can't listen there: Address already in use\n")
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("", "is not of the form HOST:PORT"),
+        ("localhost", "is not of the form HOST:PORT"),
+        ("localhost:http", "is not of the form HOST:PORT"),
+        ("127.0.0.1:", "is not of the form HOST:PORT"),
+        ("127.0.0.1:65536", "is not of the form HOST:PORT"),
+        ("192.0.2.1:0", "can't listen there: Cannot assign requested address"),
+    ],
+)
+def test_an_address_that_can_not_be_had(address: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        cli._listen(address)
+    assert raised.value.mistakes == [f"--web.listen-address={address}: {reason}"]
+
+
+@pytest.mark.parametrize("address", [":0", "127.0.0.1:0", "[::1]:0", "localhost:0"])
+def test_an_address_that_can_be_had(address: str) -> None:
+    with cli._listen(address) as listener:
+        assert listener.getsockname()[1]
+
+
+def test_a_dry_run_shows_what_was_found(tmp_path: Path, upstream: Upstream) -> None:
+    path = configure(tmp_path, prefect(upstream.url, interval="10s"), cloro(upstream.url, interval="10s"))
+    code, out, err = run("--dry-run", "--config.file", str(path))
+    assert (code, err) == (0, "")
+    table = [line.split() for line in out.splitlines()]
+    assert table[0] == ["SOURCE", "SYSTEM", "OUTCOME", "POOLS", "QUEUES", "SERIES", "REQUESTS", "SECONDS"]
+    assert [row[:5] + row[6:7] for row in table[1:3]] == [
+        ["prod", "prefect", "success", "1", "1", "3"],
+        ["scraper", "cloro", "success", "0", "1", "1"],
+    ]
+    assert [row[:5] for row in table[5:]] == [["prod", "pool", "queue", "3", "5"], ["scraper", "async", "2", "5", "1"]]
+    assert len(upstream.requests) == 4
+
+
+def test_a_dry_run_fails_with_the_reason_and_shows_the_rest(tmp_path: Path, upstream: Upstream) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    path = configure(tmp_path, cloro(nobody, interval="10s"), prefect(upstream.url, interval="10s"))
+    code, out, _ = run("--dry-run", "--config.file", str(path))
+    assert code == 1
+    assert out.splitlines()[-1] == (f"scraper failed (connect): GET {nobody}/v1/async/status: Connection refused")
+    assert re.search(r"^scraper +cloro +failure +- +- +- +1 ", out, re.MULTILINE)
+    assert re.search(r"^prod +pool +queue +3 +5 ", out, re.MULTILINE)
+
+
+def test_a_dry_run_fails_when_a_queue_is_left_out(tmp_path: Path) -> None:
+    with serving(upstream_answer({"good": 1, "bad": None})) as upstream:
+        path = configure(tmp_path, prefect(upstream.url, interval="10s"))
+        code, out, _ = run("--dry-run", "--config.file", str(path))
+    assert code == 1
+    assert re.search(r"^prod +pool +good +1 +5 ", out, re.MULTILINE)
+    assert "prod left out queue 'bad' of pool 'pool' (http_status): POST " in out.splitlines()[-1]
+
+
+def test_the_demo(start: StartExporter) -> None:
+    exporter = start("--demo")
+    exporter.process.wait_until(
+        lambda: exporter.client.get("/-/ready").status_code == 200, what="every source was polled"
+    )
+    text = "\n".join(exporter.lines())
+    assert re.search(
+        r'^concurrency_queue_active_slots\{.*source="prefect-demo",system="prefect"\} ', text, re.MULTILINE
+    )
+    assert re.search(r'^concurrency_queue_active_slots\{.*source="cloro-demo",system="cloro"\} ', text, re.MULTILINE)
+    code, seconds = exporter.stop(signal.SIGTERM)
+    assert code == 0
+    assert seconds < 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_ends_it_soon_even_while_others_hang(
+    start: StartExporter, tmp_path: Path, upstream: Upstream, number: signal.Signals
+) -> None:
+    upstream.answer = never
+    path = configure(tmp_path, prefect(upstream.url, interval="60s"), cloro(upstream.url, interval="60s"))
+    exporter = start("--config.file", path)
+    exporter.process.wait_until(lambda: len(upstream.requests) == 2, what="both polls hang")
+    with socket.create_connection(("127.0.0.1", exporter.port)) as idle:
+        # A scraper that keeps its connection, and one that has sent half of a request.
+        assert exporter.client.get("/metrics").status_code == 200
+        idle.sendall(b"GET /metrics HT")
+        code, seconds = exporter.stop(number)
+    assert code == 0
+    assert seconds < 2
+    log = exporter.process.log_text()
+    assert "Traceback" not in log
+    assert log.splitlines()[-1].endswith("level=info msg=stopped")
+
+
+def test_a_signal_before_anything_is_ready(tmp_path: Path) -> None:
+    handles_sigterm = re.compile(r"^SigCgt:\s+[0-9a-f]*[4-7c-f][0-9a-f]{3}$", re.MULTILINE)
+    with running([*COMMAND, "--demo"], log=tmp_path / "log", env=environment()) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        process.wait_until(lambda: handles_sigterm.search(status.read_text()) is not None, what="it handles SIGTERM")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait_for_exit() == 0
+    assert "Traceback" not in process.log_text()
+
+
+def test_a_signal_ends_a_dry_run(tmp_path: Path, upstream: Upstream) -> None:
+    upstream.answer = never
+    path = configure(tmp_path, prefect(upstream.url, interval="60s"))
+    command = [*COMMAND, "--dry-run", "--config.file", str(path)]
+    with running(command, log=tmp_path / "log", env=environment()) as process:
+        process.wait_until(lambda: bool(upstream.requests), what="the poll hangs")
+        process.send_signal(signal.SIGTERM)
+        # Not killed by it: the first process of a container would then ignore it.
+        assert process.wait_for_exit() >= 0
+    assert "Traceback" not in process.log_text()
+
+
+def test_it_starts_without_its_upstream_and_recovers(start: StartExporter, tmp_path: Path) -> None:
+    with serving(upstream_answer({"queue": 3})) as upstream:
+        good, upstream.answer = upstream.answer, lambda _: answer({"detail": "starting"}, 503)
+        exporter = start("--config.file", configure(tmp_path, prefect(upstream.url)))
+        exporter.wait_for('concurrency_exporter_polls_total{outcome="failure",source="prod",system="prefect"}', 1)
+        assert exporter.client.get("/-/ready").status_code == 200
+        assert (exporter.value(UP), exporter.value(SLOTS)) == (0, None)
+        upstream.answer = good
+        exporter.wait_for(SLOTS, 3)
+        assert exporter.value(UP) == 1
+    exporter.wait_for(UP, 0)
+    exporter.wait_for(SLOTS, None)
+    log = exporter.process.log_text()
+    assert re.findall(r'level=(\w+) msg="?([\w ]+)', log)[1:] == [
+        ("warning", "poll failed"),
+        ("info", "poll succeeded again"),
+        ("warning", "poll failed"),
+    ]
+    assert "503" in log
+
+
+def test_sighup_reads_the_file_again(start: StartExporter, tmp_path: Path, upstream: Upstream) -> None:
+    path = configure(tmp_path, prefect(upstream.url))
+    exporter = start("--config.file", path)
+    exporter.wait_for(SLOTS, 3)
+    assert exporter.value(RELOADED) == 1
+    polls = exporter.value(POLLED) or 0
+
+    configure(tmp_path, prefect(upstream.url), cloro(upstream.url))
+    exporter.process.send_signal(signal.SIGHUP)
+    exporter.wait_for(CLORO_SLOTS, 2)
+    # A source that has not changed goes on.
+    assert (exporter.value(POLLED) or 0) >= polls
+
+    path.write_text(f"sources:\n- name: {SECRET}\n  systm: cloro\n")
+    exporter.process.send_signal(signal.SIGHUP)
+    exporter.wait_for(RELOADED, 0)
+    assert (exporter.value(SLOTS), exporter.value(CLORO_SLOTS)) == (3, 2)
+
+    configure(tmp_path, cloro(upstream.url))
+    exporter.process.send_signal(signal.SIGHUP)
+    exporter.wait_for(RELOADED, 1)
+    assert exporter.value(CLORO_SLOTS) == 2
+    assert not [line for line in exporter.lines() if "prod" in line]
+    log = exporter.process.log_text()
+    assert f"{path}:2: sources[0].system: is missing" in log
+    assert SECRET not in log
+
+
+def test_reload_over_http_wants_the_flag(start: StartExporter, tmp_path: Path, upstream: Upstream) -> None:
+    path = configure(tmp_path, prefect(upstream.url))
+    exporter = start("--config.file", path, "--web.enable-lifecycle")
+    configure(tmp_path, prefect(upstream.url), cloro(upstream.url))
+    response = exporter.client.post("/-/reload")
+    assert (response.status_code, response.text) == (200, "reloaded\n")
+    exporter.wait_for(CLORO_SLOTS, 2)
+    path.write_text("sources: []\n")
+    response = exporter.client.post("/-/reload")
+    assert (response.status_code, response.text) == (
+        500,
+        f"{path}:1: sources: is an empty list; name a source to poll\n",
+    )
+    assert (exporter.value(RELOADED), exporter.value(CLORO_SLOTS)) == (0, 2)
+    assert exporter.stop(signal.SIGTERM)[0] == 0
+
+    exporter = start("--config.file", configure(tmp_path, cloro(upstream.url)))
+    assert exporter.client.post("/-/reload").status_code == 404
+
+
+NASTY = 'a "queue"\n# level=error msg=x \\ \r\x1b[31m\u2028 🦆'
+LOGFMT = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^\s"=]*)(?: |$)')
+
+
+def logfmt(line: str) -> dict[str, str]:
+    pairs = list(LOGFMT.finditer(line))
+    assert "".join(pair[0] for pair in pairs) == line
+    return {pair[1]: ast.literal_eval(pair[2]) if pair[2].startswith('"') else pair[2] for pair in pairs}
+
+
+@pytest.mark.parametrize(("log_format", "read"), [("logfmt", logfmt), ("json", json.loads)], ids=["logfmt", "json"])
+def test_every_event_is_one_line(
+    start: StartExporter, tmp_path: Path, log_format: str, read: Callable[[str], dict[str, str]]
+) -> None:
+    with serving(upstream_answer({"good": 1, NASTY: None})) as upstream:
+        path = configure(tmp_path, prefect(upstream.url), cloro("http://127.0.0.1:1", name="x=y\nz"))
+        exporter = start("--config.file", path, f"--log.format={log_format}")
+        exporter.wait_for('concurrency_exporter_polls_total{outcome="partial",source="prod",system="prefect"}', 3)
+        assert exporter.stop(signal.SIGTERM)[0] == 0
+    text = exporter.process.log.read_bytes().decode()
+    assert text.replace("\n", "").isprintable()
+    events = [read(line) for line in text.removesuffix("\n").split("\n")]
+    assert [event["msg"] for event in events if event["level"] == "info"] == ["listening", "stopped"]
+    warnings = sorted(
+        (event["msg"], event["source"], event["reason"]) for event in events if event["level"] == "warning"
+    )
+    assert warnings == [("poll failed", "x=y\nz", "connect"), ("queues left out", "prod", "http_status")]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", event["ts"]) for event in events)
+    (left_out,) = (event for event in events if event["msg"] == "queues left out")
+    assert left_out["queue"] == NASTY
+    assert len(events) == 4
+
+
+def test_it_is_quiet_when_all_is_well(start: StartExporter, tmp_path: Path, upstream: Upstream) -> None:
+    path = configure(tmp_path, prefect(upstream.url, interval="400ms"), cloro(upstream.url, interval="400ms"))
+    exporter = start("--config.file", path)
+    exporter.process.wait_until(lambda: (exporter.value(POLLED) or 0) >= 4, what="several polls")
+    (line,) = exporter.process.log_text().splitlines()
+    assert logfmt(line) | {"ts": "", "address": ""} == {
+        "ts": "",
+        "level": "info",
+        "msg": "listening",
+        "address": "",
+        "version": __version__,
+        "configuration": str(path),
+        "sources": "prod,scraper",
+    }
+
+
+def test_the_level_is_the_least_that_is_logged(tmp_path: Path) -> None:
+    path = configure(tmp_path, cloro("http://127.0.0.1:1", interval="10s"))
+    _, _, err = run("--dry-run", "--log.level=error", "--config.file", str(path))
+    assert err == ""
+
+
+def test_as_the_first_process_of_a_container(start: StartExporter, tmp_path: Path, upstream: Upstream) -> None:
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    try:
+        permitted = subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        permitted = False
+    if not permitted:
+        raise programs._missing("unshare may not make a namespace of processes here")
+    exporter = start("--config.file", configure(tmp_path, prefect(upstream.url)), inside=unshare)
+    exporter.wait_for(SLOTS, 3)
+    parent = exporter.process.pid
+    (child,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    assert re.search(r"^NSpid:.*\t1$", Path(f"/proc/{child}/status").read_text(), re.MULTILINE)
+    os.kill(int(child), signal.SIGTERM)
+    assert exporter.process.wait_for_exit() == 0
+    assert "msg=stopped" in exporter.process.log_text()

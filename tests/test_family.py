@@ -1,0 +1,235 @@
+"""The rules for names are kept where a family is declared; and what the declared families are."""
+
+import itertools
+import re
+from typing import Any, get_args
+
+import pytest
+from prometheus_client import Metric
+
+from exporter.exposition import OBSERVED
+from exporter.family import Family, FamilyError, Kind
+from exporter.sources import cloro, prefect_api
+from exporter.telemetry import OWN
+
+HELP = "What it is."
+FAMILIES = (*OBSERVED, *OWN)
+
+
+def declare(name: str, kind: Kind = "gauge", **rest: Any) -> Family:
+    return Family(name, kind, **{"help": HELP} | rest)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "rest"),
+    [
+        ("concurrency_slots", "gauge", {}),
+        ("concurrency_2_slots", "gauge", {"help": "A value, of upstream's `field` (0 or 1)."}),
+        ("concurrency_slots", "gauge", {"labels": ("source", "pool_type")}),
+        ("concurrency_age_seconds", "gauge", {}),
+        ("concurrency_used_ratio", "gauge", {}),
+        ("concurrency_polls_total", "counter", {}),
+        ("concurrency_waiting_seconds_total", "counter", {}),
+        ("concurrency_build_info", "info", {"labels": ("version",)}),
+        ("concurrency_poll_seconds", "histogram", {"buckets": (0.1, 1, 10)}),
+        ("concurrency_age_seconds", "gaugehistogram", {"buckets": (-1, 0, 1)}),
+    ],
+)
+def test_a_good_family(name: str, kind: Kind, rest: dict[str, Any]) -> None:
+    family = declare(name, kind, **rest)
+    assert family.name == name
+    metric = family.metric()
+    assert (metric.type, metric.documentation) == (kind, family.help)
+    assert metric.name == family.basename
+
+
+WORDS = "a name is concurrency_ and words of a-z and 0-9 joined by single underscores"
+SUFFIX = r"a name may not end like the samples of a histogram"
+BUCKETS = "buckets belong to histograms, and every histogram has some"
+RISING = "buckets rise, none is there twice, and none is infinite"
+LABEL = "can't be a label: it is reserved, or not words of a-z"
+SENTENCE = "the help is a full sentence on one line"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "rest", "rule"),
+    [
+        ("queue_slots", "gauge", {}, WORDS),
+        ("concurrency", "gauge", {}, WORDS),
+        ("concurrency_Slots", "gauge", {}, WORDS),
+        ("concurrency_queue__slots", "gauge", {}, WORDS),
+        ("concurrency_slots_", "gauge", {}, WORDS),
+        ("concurrency_slots\n", "gauge", {}, WORDS),
+        ("concurrency:slots", "gauge", {}, WORDS),
+        ("concurrency_slöts", "gauge", {}, WORDS),
+        ("concurrency_polls", "counter", {}, "_total is the suffix of every counter, and of nothing else"),
+        ("concurrency_slots_total", "gauge", {}, "_total is the suffix of every counter, and of nothing else"),
+        ("concurrency_build", "info", {}, "_info is the suffix of every info, and of nothing else"),
+        ("concurrency_build_info", "gauge", {}, "_info is the suffix of every info, and of nothing else"),
+        *(
+            (f"concurrency_slots{suffix}", "gauge", {}, SUFFIX)
+            for suffix in ("_bucket", "_count", "_sum", "_gcount", "_gsum", "_created")
+        ),
+        ("concurrency_age_ms", "gauge", {}, "ms is not a base unit; those are seconds, bytes, ratio"),
+        ("concurrency_age_minutes", "gauge", {}, "minutes is not a base unit"),
+        ("concurrency_minutes_used", "gauge", {}, "minutes is not a base unit"),
+        ("concurrency_used_percent", "gauge", {}, "percent is not a base unit"),
+        ("concurrency_seconds_old", "gauge", {}, "the unit is the last word of a name"),
+        ("concurrency_slots", "gauge", {"help": ""}, SENTENCE),
+        ("concurrency_slots", "gauge", {"help": "slots taken."}, SENTENCE),
+        ("concurrency_slots", "gauge", {"help": "Slots taken"}, SENTENCE),
+        ("concurrency_slots", "gauge", {"help": "Slots\ntaken."}, SENTENCE),
+        ("concurrency_slots", "gauge", {"help": "Slots taken.\n"}, SENTENCE),
+        *(
+            ("concurrency_slots", "gauge", {"labels": ("source", label)}, f"'{re.escape(label)}' {LABEL}")
+            for label in (
+                "job",
+                "instance",
+                "le",
+                "quantile",
+                "type",
+                "__name__",
+                "Pool",
+                "a__b",
+                "_a",
+                "a_",
+                "",
+                "p-1",
+            )
+        ),
+        ("concurrency_slots", "gauge", {"labels": ("pool", "queue", "pool")}, "a label is named twice"),
+        ("concurrency_slots", "gauge", {"buckets": (1, 2)}, BUCKETS),
+        ("concurrency_polls_total", "counter", {"buckets": (1, 2)}, BUCKETS),
+        ("concurrency_poll_seconds", "histogram", {}, BUCKETS),
+        ("concurrency_age_seconds", "gaugehistogram", {}, BUCKETS),
+        ("concurrency_age_seconds", "histogram", {"buckets": (1, 5, 2)}, RISING),
+        ("concurrency_age_seconds", "histogram", {"buckets": (1, 1)}, RISING),
+        ("concurrency_age_seconds", "histogram", {"buckets": (1, float("inf"))}, RISING),
+        ("concurrency_age_seconds", "histogram", {"buckets": (float("nan"),)}, RISING),
+    ],
+)
+def test_a_broken_rule_is_refused(name: str, kind: Kind, rest: dict[str, Any], rule: str) -> None:
+    with pytest.raises(FamilyError, match=rf"^{re.escape(name)}: {rule}"):
+        declare(name, kind, **rest)
+
+
+@pytest.mark.parametrize("values", [(), ("a",), ("a", "b", "c")])
+def test_a_sample_has_a_value_for_every_label(values: tuple[str, ...]) -> None:
+    family = declare("concurrency_slots", labels=("pool", "queue"))
+    expected = f"^concurrency_slots: {len(values)} label values for 2 labels$"
+    with pytest.raises(FamilyError, match=expected):
+        family.sample(1, *values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "buckets", "value", "message"),
+    [
+        ("gauge", (), [1, 2], "a gauge has one number as its value"),
+        ("gaugehistogram", (1,), 1, "a gaugehistogram has a sequence as its value"),
+    ],
+)
+def test_a_sample_has_a_value_of_its_kind(
+    kind: Kind, buckets: tuple[float, ...], value: float | list[float], message: str
+) -> None:
+    family = declare("concurrency_slots", kind, buckets=buckets)
+    with pytest.raises(FamilyError, match=rf"^concurrency_slots: {message}$"):
+        family.metric([family.sample(value)])
+
+
+def samples(metric: Metric) -> list[tuple[str, dict[str, str], float]]:
+    return [(sample.name, sample.labels, sample.value) for sample in metric.samples]
+
+
+@pytest.mark.parametrize(("value", "number"), [(3, 3.0), (0, 0.0), (True, 1.0), (False, 0.0), (2**53, 2.0**53)])
+def test_a_gauge(value: float, number: float) -> None:
+    family = declare("concurrency_slots", labels=("pool", "queue"))
+    sample = family.sample(value, "p", "q")
+    assert samples(family.metric([sample])) == [("concurrency_slots", {"pool": "p", "queue": "q"}, number)]
+    assert sample.series == 1
+
+
+def test_an_info() -> None:
+    family = declare("concurrency_build_info", "info", labels=("version",))
+    sample = family.sample(1, "1.2")
+    assert samples(family.metric([sample])) == [("concurrency_build_info", {"version": "1.2"}, 1.0)]
+    assert sample.series == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "counts"),
+    [
+        ([], [0, 0, 0, 0]),
+        ([0], [1, 1, 1, 1]),
+        ([1], [1, 1, 1, 1]),
+        ([1.0000001], [0, 1, 1, 1]),
+        ([5], [0, 1, 1, 1]),
+        ([60], [0, 0, 1, 1]),
+        ([60.5], [0, 0, 0, 1]),
+        ([61, 0.5, 5, 1, 1e9, 60], [2, 3, 4, 6]),
+    ],
+    ids=str,
+)
+def test_a_value_on_a_bound_counts_in_its_bucket(values: list[float], counts: list[int]) -> None:
+    family = declare("concurrency_age_seconds", "gaugehistogram", labels=("queue",), buckets=(1, 5, 60))
+    sample = family.sample(values, "q")
+    found = samples(family.metric([sample]))
+    assert found == [
+        *(
+            ("concurrency_age_seconds_bucket", {"queue": "q", "le": bound}, count)
+            for bound, count in zip(("1.0", "5.0", "60.0", "+Inf"), counts, strict=True)
+        ),
+        ("concurrency_age_seconds_gcount", {"queue": "q"}, len(values)),
+        ("concurrency_age_seconds_gsum", {"queue": "q"}, sum(values)),
+    ]
+    assert sample.series == len(found)
+
+
+def test_every_kind_is_tested_and_used() -> None:
+    assert {family.kind for family in FAMILIES} == set(get_args(Kind))
+
+
+def test_no_name_is_there_twice() -> None:
+    names = [family.name for family in FAMILIES]
+    assert len(set(names)) == len(names)
+    # Nor as the name of a sample, which several families would then share.
+    made = [sample.name for family in OBSERVED for sample in _one(family).samples]
+    assert all(len(list(group)) == 1 for _, group in itertools.groupby(sorted(set(made) | set(names))))
+
+
+def _one(family: Family) -> Metric:
+    value = [1.0] if family.kind == "gaugehistogram" else 1
+    return family.metric([family.sample(value, *family.labels)])
+
+
+@pytest.mark.parametrize("family", OBSERVED, ids=lambda family: family.name)
+def test_what_is_observed_tells_its_source(family: Family) -> None:
+    assert family.labels[:2] == ("source", "system")
+    assert not family.name.startswith("concurrency_exporter_")
+    assert family.labels[2:4] == ("pool", "queue") or not family.name.startswith("concurrency_queue_")
+
+
+@pytest.mark.parametrize("family", OWN, ids=lambda family: family.name)
+def test_what_the_exporter_tells_of_itself(family: Family) -> None:
+    assert family.name.startswith("concurrency_exporter_")
+    assert family.labels[:2] == ("source", "system") or "source" not in family.labels
+
+
+def _fields(module: object) -> set[str]:
+    """The names of the fields in all the contracts of a module."""
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    return {name for contract in classes for name in getattr(contract, "__annotations__", {})}
+
+
+@pytest.mark.parametrize("family", OBSERVED, ids=lambda family: family.name)
+def test_the_help_names_a_field_of_upstream(family: Family) -> None:
+    ordinary_words = {"count", "limit", "max", "name", "page", "pages", "priority", "type", "used"}
+    fields = (_fields(cloro) | _fields(prefect_api)) - ordinary_words
+    assert fields.intersection(re.findall(r"\w+", family.help))
+
+
+def test_the_help_says_that_the_exporter_has_a_timer_of_its_own() -> None:
+    assert "poll" in OBSERVED[0].help
+
+
+def test_ids_are_only_in_infos() -> None:
+    assert {family.kind for family in FAMILIES if "id" in family.labels} == {"info"}

@@ -1,0 +1,80 @@
+"""The end of a server: requests that run are answered, up to a limit; its sockets answer without delay."""
+
+import asyncio
+import socket
+import time
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from exporter.server import Server, listen
+
+
+async def is_served(client: httpx.AsyncClient, url: str) -> bool:
+    try:
+        await client.get(url)
+    except httpx.TransportError:
+        return False
+    return True
+
+
+async def test_a_running_request_is_answered_before_the_server_stops() -> None:
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: Request) -> Response:
+        arrived.set()
+        await go_on.wait()
+        return PlainTextResponse("done")
+
+    listener = listen("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server = Server(Starlette(routes=[Route("/", slow)]), graceful_seconds=5)
+    serving = asyncio.create_task(server.serve([listener]))
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = asyncio.create_task(client.get(url))
+        await arrived.wait()
+        server.stop()
+        while await is_served(client, f"{url}/other"):
+            pass
+        assert not serving.done()
+        go_on.set()
+        assert (await answer).text == "done"
+    await asyncio.wait_for(serving, 2)
+
+
+async def test_a_request_that_hangs_does_not_keep_the_server() -> None:
+    arrived = asyncio.Event()
+
+    async def hangs(_: Request) -> Response:
+        arrived.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    listener = listen("127.0.0.1", 0)
+    server = Server(Starlette(routes=[Route("/", hangs)]), graceful_seconds=1)
+    serving = asyncio.create_task(server.serve([listener]))
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = asyncio.create_task(client.get(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        await arrived.wait()
+        started = time.monotonic()
+        server.stop()
+        await serving
+        assert time.monotonic() - started < 2
+        await asyncio.wait([answer])
+
+
+def test_connections_do_not_wait_for_acknowledgements() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_an_empty_host_is_every_address() -> None:
+    with listen("", 0) as listener:
+        port = listener.getsockname()[1]
+        for host in ("127.0.0.1", "::1") if socket.has_dualstack_ipv6() else ("127.0.0.1",):
+            socket.create_connection((host, port)).close()

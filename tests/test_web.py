@@ -1,0 +1,380 @@
+"""Every route, as a scraper, a browser and an orchestrator see it."""
+
+import asyncio
+import gzip
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+
+from exporter import __version__
+from exporter.clock import Clock
+from exporter.exposition import render
+from exporter.model import Pool, Queue, RateLimit, Snapshot, Unreadable
+from exporter.store import Failure, Published, Store
+from exporter.telemetry import Telemetry
+from exporter.web import Reload, application
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
+PLAIN = "text/plain; charset=utf-8"
+EVIL = "<script>alert('&')</script>"
+QUEUE = Queue(pool="pool", name="queue", active_slots=3, slot_limit=5)
+POOL = Pool(name="pool", id="1", kind="process", paused=False, active_slots=1, slot_limit=None)
+
+
+@dataclass
+class Exporter:
+    """A store that tests fill by hand, on a clock that stands still, behind the real routes."""
+
+    reload: Reload | None = None
+    seconds: float = 0.0
+    clock: Clock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(now=lambda: 1_700_000_000 + self.seconds, monotonic=lambda: self.seconds)
+        self.store = Store(self.clock)
+        self.telemetry = Telemetry(self.store, self.clock)
+        self.application = application(self.store, self.telemetry, self.clock, self.reload)
+
+    def add(self, name: str = "prod") -> None:
+        self.store.add(name, "prefect")
+        self.telemetry.add(name, "prefect")
+
+    def succeed(
+        self, name: str = "prod", *queues: Queue, max_series: int = 1_000, **rest: tuple[Unreadable, ...]
+    ) -> None:
+        snapshot = Snapshot(queues=queues or (QUEUE,), pools=(POOL,), **rest)  # type: ignore[arg-type]
+        text = render(snapshot, source=name, system="prefect", max_series=max_series)
+        self.store.succeed(name, Published(snapshot, text, self.clock.now(), self.seconds + 90), 1.234)
+
+    def fail(self, name: str = "prod", message: str = "no answer") -> None:
+        self.store.fail(name, Failure("timeout", message), 30.0, RateLimit(10, 3))
+
+    async def request(self, method: str, path: str, **headers: str) -> httpx.Response:
+        transport = httpx.ASGITransport(self.application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://exporter") as client:
+            names = {name.replace("_", "-"): value for name, value in headers.items()}
+            return await client.request(method, path, headers={"Accept-Encoding": "identity"} | names)
+
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        return await self.request("GET", path, **headers)
+
+
+@pytest.fixture
+def exporter() -> Exporter:
+    exporter = Exporter()
+    exporter.add()
+    return exporter
+
+
+async def reloaded() -> str:
+    return ""
+
+
+ROUTES = {
+    "/": "text/html; charset=utf-8",
+    "/metrics": CLASSIC,
+    "/-/healthy": PLAIN,
+    "/-/ready": PLAIN,
+}
+
+
+@pytest.mark.parametrize(("path", "content_type"), ROUTES.items())
+async def test_get_and_head(exporter: Exporter, path: str, content_type: str) -> None:
+    exporter.succeed()
+    get, head = await exporter.get(path), await exporter.request("HEAD", path)
+    assert (get.status_code, head.status_code) == (200, 200)
+    assert get.headers["Content-Type"] == head.headers["Content-Type"] == content_type
+    assert get.content
+    assert head.content == b""
+    assert int(get.headers["Content-Length"]) == len(get.content)
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+async def test_a_wrong_method(exporter: Exporter, path: str, method: str) -> None:
+    response = await exporter.request(method, path)
+    assert response.status_code == 405
+    assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metric",
+        "/metrics/",
+        "/metrics/x",
+        "/-/",
+        "/-/ready/",
+        "/-/reload",
+        "/-/quit",
+        "/favicon.ico",
+        "/..%2fmetrics",
+        "/%00",
+        "/debug/pprof",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_other_paths_are_not_found(exporter: Exporter, path: str, method: str) -> None:
+    response = await exporter.request(method, path)
+    assert (response.status_code, response.headers["Content-Type"]) == (404, PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("*/*", CLASSIC),
+        ("application/openmetrics-text;version=1.0.0,*/*;q=0.1", OPENMETRICS),
+        (
+            "text/plain;version=1.0.0;escaping=allow-utf-8",
+            "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+        ),
+    ],
+)
+@pytest.mark.parametrize("accept_encoding", ["gzip", "identity"])
+async def test_metrics(exporter: Exporter, accept: str, content_type: str, accept_encoding: str) -> None:
+    exporter.succeed()
+    response = await exporter.get("/metrics", Accept=accept, Accept_Encoding=accept_encoding)
+    assert response.headers["Content-Type"] == content_type
+    assert response.headers["Vary"] == "Accept, Accept-Encoding"
+    assert response.headers.get("Content-Encoding") == ("gzip" if accept_encoding == "gzip" else None)
+    assert (
+        'concurrency_queue_active_slots{pool="pool",queue="queue",source="prod",system="prefect"} 3.0\n'
+        in response.text
+    )
+    assert 'concurrency_exporter_source_up{source="prod",system="prefect"} 1.0\n' in response.text
+    assert response.text.endswith("# EOF\n") == (content_type == OPENMETRICS)
+    if accept_encoding == "gzip":
+        assert (
+            len(gzip.compress(response.content)) / 2 < int(response.headers["Content-Length"]) < len(response.content)
+        )
+
+
+async def test_two_headers_are_one_list(exporter: Exporter) -> None:
+    headers = [
+        ("Accept", "text/html"),
+        ("Accept", "application/openmetrics-text"),
+        ("Accept-Encoding", "br"),
+        ("Accept-Encoding", "gzip"),
+    ]
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(exporter.application), base_url="http://exporter"
+    ) as client:
+        client.headers.clear()
+        response = await client.get("/metrics", headers=headers)
+    assert (response.headers["Content-Type"], response.headers["Content-Encoding"]) == (OPENMETRICS, "gzip")
+
+
+async def test_scrapes_at_the_same_time_get_the_same(exporter: Exporter) -> None:
+    exporter.succeed("prod", *(Queue("pool", f"queue {number}", 1, 2) for number in range(200)))
+    responses = await asyncio.gather(
+        *(exporter.get("/metrics", Accept_Encoding="gzip" if number % 2 else "identity") for number in range(20))
+    )
+    assert len({_slots(response.text) for response in responses}) == 1
+    assert len(_slots(responses[0].text)) == 200
+
+
+def _slots(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"^concurrency_queue_active_slots.*", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
+@pytest.mark.parametrize("accept_encoding", ["gzip", "identity"])
+async def test_a_source_comes_changes_and_vanishes(exporter: Exporter, accept: str, accept_encoding: str) -> None:
+    async def slots() -> list[float]:
+        response = await exporter.get("/metrics", Accept=accept, Accept_Encoding=accept_encoding)
+        return [float(line.split()[-1]) for line in _slots(response.text)]
+
+    assert await slots() == []
+    exporter.succeed()
+    assert await slots() == [3]
+    exporter.succeed("prod", Queue(pool="", name="queue", active_slots=4, slot_limit=None))
+    assert await slots() == [4]
+    exporter.add("second")
+    exporter.succeed("second")
+    assert await slots() == [4, 3]
+    exporter.fail()
+    assert await slots() == [4, 3]
+    exporter.seconds = 89
+    exporter.succeed("second")
+    exporter.seconds = 90
+    assert await slots() == [3]
+    exporter.store.remove("second")
+    assert await slots() == []
+
+
+async def test_ready_is_when_every_source_was_tried(exporter: Exporter) -> None:
+    exporter.add("second")
+    response = await exporter.get("/-/ready")
+    assert (response.status_code, response.text) == (503, "not ready: no poll has ended yet of prod, second\n")
+    exporter.fail()
+    response = await exporter.get("/-/ready")
+    assert (response.status_code, response.text) == (503, "not ready: no poll has ended yet of second\n")
+    exporter.succeed("second")
+    response = await exporter.get("/-/ready")
+    assert (response.status_code, response.text) == (200, "ready\n")
+    exporter.seconds = 1_000
+    assert (await exporter.get("/-/ready")).status_code == 200
+
+
+async def test_healthy_is_the_process(exporter: Exporter) -> None:
+    exporter.fail()
+    response = await exporter.get("/-/healthy")
+    assert (response.status_code, response.text) == (200, "healthy\n")
+
+
+@pytest.mark.parametrize(
+    ("mistakes", "status", "text"),
+    [("", 200, "reloaded\n"), ("c.yml:1: x\nc.yml:2: y", 500, "c.yml:1: x\nc.yml:2: y\n")],
+    ids=["good", "bad"],
+)
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_reload(method: str, mistakes: str, status: int, text: str) -> None:
+    calls = []
+
+    async def reload() -> str:
+        calls.append(method)
+        return mistakes
+
+    response = await Exporter(reload).request(method, "/-/reload")
+    assert (response.status_code, response.text, response.headers["Content-Type"]) == (status, text, PLAIN)
+    assert calls == [method]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+async def test_reload_only_changes_on_purpose(method: str) -> None:
+    response = await Exporter(reloaded).request(method, "/-/reload")
+    assert response.status_code == 405
+    assert set(response.headers["Allow"].split(", ")) == {"POST", "PUT"}
+
+
+class Page(HTMLParser):
+    """What is on a page: its texts, and the elements and attributes that it has."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if data.strip() and self.elements[-1][0] != "style":
+            self.words.append(re.sub(r"\s+", " ", data.strip()))
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def late(exporter: Exporter) -> None:
+    exporter.succeed()
+    exporter.seconds = 12.4
+    exporter.fail()
+
+
+def expired(exporter: Exporter) -> None:
+    exporter.succeed()
+    exporter.fail()
+    exporter.seconds = 90
+
+
+def in_part(exporter: Exporter) -> None:
+    left_out = [Unreadable("pool", f"q{number}" if number else "", "timeout", "late") for number in range(12)]
+    exporter.succeed(unreadable=tuple(left_out))
+
+
+@pytest.mark.parametrize(
+    ("what", "said", "not_said"),
+    [
+        (lambda _: None, ["first poll is running", "Data none yet"], ["Last poll took", "Series"]),
+        (
+            Exporter.succeed,
+            [
+                "prefect up Since 2023-11-14 22:13:20 UTC",
+                "Age of the data 0 s",
+                "Queues 1",
+                "Pools 1",
+                "Series 6",
+                "1.23 s",
+            ],
+            ["in part", "down", "dropped", "expired"],
+        ),
+        (
+            lambda exporter: exporter.succeed(max_series=3),
+            ["Series 3 (3 dropped)"],
+            [],
+        ),
+        (
+            in_part,
+            [
+                "up, in part",
+                "timeout pool / all of its queues is left out: late",
+                "pool / q9 is left out",
+                "… and 2 more",
+            ],
+            ["q10"],
+        ),
+        (late, ["down", "Age of the data 12 s", "Last poll took 30.00 s", "timeout no answer"], ["expired"]),
+        (expired, ["down", "Data expired; taken 2023-11-14 22:13:20 UTC"], ["Series", "Age"]),
+    ],
+    ids=["first-poll", "up", "dropped", "in-part", "down", "expired"],
+)
+async def test_the_page_tells_of_each_source(
+    exporter: Exporter, what: Callable[[Exporter], None], said: list[str], not_said: list[str]
+) -> None:
+    what(exporter)
+    text = Page((await exporter.get("/")).text).text
+    assert text.startswith(f"concurrency-exporter concurrency-exporter {__version__} Metrics Healthy Ready prod")
+    for part in said:
+        assert part in text
+    for part in not_said:
+        assert part not in text
+
+
+async def test_the_page_links_to_what_is_served(exporter: Exporter) -> None:
+    exporter.succeed()
+    links = [link["href"] for link in Page((await exporter.get("/")).text).all("a")]
+    assert links == ["/metrics", "/-/healthy", "/-/ready"]
+    assert [(await exporter.get(str(link))).status_code for link in links] == [200, 200, 200]
+
+
+async def test_the_page_escapes_what_upstream_says() -> None:
+    exporter = Exporter()
+    exporter.add(EVIL)
+    exporter.succeed(EVIL, unreadable=(Unreadable(EVIL, EVIL, "timeout", EVIL),))
+    exporter.fail(EVIL, EVIL)
+    html = (await exporter.get("/")).text
+    page = Page(html)
+    assert EVIL not in html
+    assert page.text.count(EVIL) == 5
+    assert page.all("script") == []
+
+
+async def test_the_page_allows_no_style_or_script_but_its_own(exporter: Exporter) -> None:
+    nonces = set()
+    for _ in range(2):
+        response = await exporter.get("/")
+        policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
+        (style,) = Page(response.text).all("style")
+        assert policy == {
+            "default-src": "'none'",
+            "style-src": f"'nonce-{style['nonce']}'",
+            "base-uri": "'none'",
+            "frame-ancestors": "'none'",
+        }
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        # The policy would refuse them.
+        assert not re.search(r"\s(style|on\w+|src)=", response.text)
+        nonces.add(style["nonce"])
+    assert len(nonces) == 2
