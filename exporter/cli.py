@@ -158,7 +158,7 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
     try:
         log.info(
             "listening",
-            address="{}:{}".format(*listener.getsockname()),
+            address=_address(listener),
             version=__version__,
             configuration=_origin(flags),
             sources=",".join(source.name for source in configuration.sources),
@@ -168,6 +168,11 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
         await poller.stop()
     log.info("stopped")
     return 0
+
+
+def _address(listener: socket.socket) -> str:
+    host, port, *_ = listener.getsockname()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _configure(poller: Poller, configuration: Config) -> None:

@@ -77,6 +77,11 @@ class Poller:
             await _end(polled)
         self._polled.clear()
 
+    def next_poll(self, name: str) -> datetime | None:
+        """When a source is polled next; None without a schedule."""
+        job = self._scheduler.get_job(name)
+        return job.next_run_time if job and self._scheduler.running else None
+
     async def poll(self, name: str) -> None:
         """Poll one source now; whatever comes of it is in the store and in the telemetry afterwards."""
         polled = self._polled[name]
@@ -137,10 +142,10 @@ class Poller:
 
     def _wait(self, name: str, retry_after: float | None) -> None:
         """Put the next poll off for as long as upstream asks, within reason."""
-        job = self._scheduler.get_job(name)
-        if retry_after and job and self._scheduler.running:
+        due = self.next_poll(name)
+        if retry_after and due:
             earliest = datetime.now(UTC) + timedelta(seconds=min(retry_after, MAX_RETRY_AFTER))
-            job.modify(next_run_time=max(job.next_run_time, earliest))
+            self._scheduler.modify_job(name, next_run_time=max(due, earliest))
 
     def _skipped(self, event: JobSubmissionEvent) -> None:
         polled = self._polled[event.job_id]
