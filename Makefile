@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PREFECT := .cache/prefect
+PREFECTS := .cache/prefect/installed .cache/prefect-3.6.22/installed .cache/prefect-3.6.23/installed
 PROGRAMS := $(CURDIR)/.cache/programs
 PORT := 10099
 
@@ -19,7 +19,7 @@ run: $(VENV)/installed  ## start the exporter: of PREFECT_API_URL and CLORO_API_
 	@echo "Status: http://localhost:$(PORT)/   Metrics: http://localhost:$(PORT)/metrics   End it with Ctrl-C."
 	@exec $(BIN)/concurrency-exporter --web.listen-address=:$(PORT) $(if $(PREFECT_API_URL)$(CLORO_API_KEY),,--demo)
 
-test: $(VENV)/installed-tests $(PREFECT)/installed programs  ## install what the tests need, and run everything
+test: $(VENV)/installed-tests $(PREFECTS) programs  ## install what the tests need, and run everything
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -54,10 +54,10 @@ $(VENV)/installed-tests: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable '.[test]'
 	@touch $@ $(VENV)/installed
 
-# The Prefect server has other versions of the exporter's own dependencies, so it lives apart.
-$(PREFECT)/installed: tests/requirements-prefect.txt
-	$(PYTHON) -m venv --clear $(PREFECT)
-	$(PREFECT)/bin/pip install --quiet --requirement $<
+# Prefect servers have other versions of the exporter's own dependencies, so each lives apart.
+.cache/%/installed: tests/requirements-%.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet --requirement $<
 	@touch $@
 
 .PHONY: programs

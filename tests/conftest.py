@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness.postgres import PostgresCluster
 from tests.harness.prefect import PrefectServer
 from tests.harness.prometheus import PrometheusServer
 from tests.harness.scenario import PAGE_SIZE, seed_scenario
@@ -25,7 +26,7 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
 
 
-_SERVERS = {"prefect_server", "start_prefect", "start_prometheus"}
+_SERVERS = {"prefect_server", "start_prefect", "start_prometheus", "postgres"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,18 +36,50 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.servers)
 
 
-@pytest.fixture(scope="session")
-def prefect_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the session's first Prefect server leaves its migrated database for those after it."""
-    return tmp_path_factory.mktemp("prefect-template") / "prefect.db"
+class PrefectTemplates:
+    """Where the session's first Prefect server of each kind leaves its migrated database for those after it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._migrated: set[str] = set()
+        self._copies = 0
+
+    def sqlite(self, version: str | None) -> Path:
+        """The file for `PrefectServer(template=...)`."""
+        return self._folder / f"{version or 'newest'}.db"
+
+    def postgres(self, cluster: PostgresCluster, version: str | None) -> str:
+        """URL of a new database in the cluster, migrated by a server of this version."""
+        template = f"template-{version or 'newest'}"
+        if template not in self._migrated:
+            with PrefectServer(
+                self._folder / template, version=version, database_url=cluster.create_database(template)
+            ):
+                self._migrated.add(template)
+        self._copies += 1
+        return cluster.create_database(f"copy-{self._copies}", template=template)
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_template: Path) -> Iterator[PrefectServer]:
+def prefect_templates(tmp_path_factory: pytest.TempPathFactory) -> PrefectTemplates:
+    return PrefectTemplates(tmp_path_factory.mktemp("prefect-templates"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    """A PostgreSQL for the databases of all tests."""
+    with PostgresCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def prefect_server(
+    tmp_path_factory: pytest.TempPathFactory, prefect_templates: PrefectTemplates
+) -> Iterator[PrefectServer]:
     """The seeded scenario, frozen: shared by all tests, so they only read it."""
     server = PrefectServer(
         tmp_path_factory.mktemp("prefect") / "seeded",
-        template=prefect_template,
+        template=prefect_templates.sqlite(None),
         settings={"PREFECT_SERVER_API_DEFAULT_LIMIT": str(PAGE_SIZE)},
     )
     with server:
@@ -55,16 +88,23 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_template: P
 
 
 @pytest.fixture
-def start_prefect(tmp_path: Path, prefect_template: Path) -> Iterator[StartPrefect]:
-    """Start an empty Prefect server for one test; takes the keyword arguments of `PrefectServer`."""
+def start_prefect(tmp_path: Path, prefect_templates: PrefectTemplates) -> Iterator[StartPrefect]:
+    """Start an empty Prefect server for one test; takes the keyword arguments of `PrefectServer`.
+
+    With `postgres=cluster` its database is a new one in that cluster.
+    """
     with ExitStack() as stack:
         count = 0
 
-        def start(**options: Any) -> PrefectServer:
+        def start(*, postgres: PostgresCluster | None = None, **options: Any) -> PrefectServer:
             nonlocal count
             count += 1
-            server = PrefectServer(tmp_path / f"prefect-{count}", template=prefect_template, **options)
-            return stack.enter_context(server)
+            version = options.get("version")
+            if postgres:
+                options["database_url"] = prefect_templates.postgres(postgres, version)
+            else:
+                options["template"] = prefect_templates.sqlite(version)
+            return stack.enter_context(PrefectServer(tmp_path / f"prefect-{count}", **options))
 
         yield start
 

@@ -19,14 +19,17 @@ from tests.harness.programs import prefect_python
 
 
 class PrefectServer:
-    """One Prefect server on loopback, with SQLite; a context manager.
+    """One Prefect server on loopback; a context manager.
 
     `services=False` leaves out the background services, so that states change only when a test changes
     them: nothing becomes Late, no lease expires. `auth_string` (`user:password`) turns basic auth on, `csrf`
     the CSRF protection. `settings` are further environment variables (`PREFECT_SERVER_API_DEFAULT_LIMIT`).
+    `version` is one of the older versions that there is an environment of (`3.6.22`).
 
-    `template` is the path of a migrated, empty database: copied in when the file exists, otherwise written by
-    this start. Migrating takes as long as everything else in a start.
+    The database is an SQLite file of its own, or the empty or migrated one at `database_url`
+    (`postgresql+asyncpg://...`). `template` is the path of a migrated, empty SQLite database of the same version:
+    copied in when the file exists, otherwise written by this start. Migrating takes as long as everything else in
+    a start.
 
     Entering raises `ProcessError` when the server does not come up.
     """
@@ -40,23 +43,26 @@ class PrefectServer:
         csrf: bool = False,
         settings: Mapping[str, str] | None = None,
         template: Path | None = None,
+        version: str | None = None,
+        database_url: str | None = None,
     ) -> None:
         self.home = home
+        self.database_url = database_url
         self.auth_string = auth_string
         self.csrf = csrf
         self.port = free_port()
         self.api_url = f"http://127.0.0.1:{self.port}/api"
         self._services = services
         self._settings = dict(settings or {})
-        self._template = template
+        self._template = None if database_url else template
+        self._version = version
         self._process: Process | None = None
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
-        database = self.home / "prefect.db"
-        if self._template and self._template.exists() and not database.exists():
-            shutil.copyfile(self._template, database)
-        command: list[str | Path] = [prefect_python(), "-m", "prefect", "server", "start"]
+        if self._template and self._template.exists() and not self.database.exists():
+            shutil.copyfile(self._template, self.database)
+        command: list[str | Path] = [prefect_python(self._version), "-m", "prefect", "server", "start"]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
         if not self._services:
             command.append("--no-services")
@@ -66,7 +72,7 @@ class PrefectServer:
                 answers(f"{self.api_url}/health"), what="the Prefect server is healthy", timeout=120
             )
             if self._template and not self._template.exists():
-                _copy_live_database(database, self._template)
+                _copy_live_database(self.database, self._template)
         except BaseException:
             self._process.stop()
             raise
@@ -81,6 +87,11 @@ class PrefectServer:
         """End the server; a later `with` on the same object starts it again on the same port and data."""
         if self._process:
             self._process.stop()
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file, where that is the database."""
+        return self.home / "prefect.db"
 
     @property
     def process(self) -> Process:
@@ -112,6 +123,7 @@ class PrefectServer:
             "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": "false",
+            **({"PREFECT_API_DATABASE_CONNECTION_URL": self.database_url} if self.database_url else {}),
             **({"PREFECT_SERVER_API_AUTH_STRING": self.auth_string} if self.auth_string else {}),
             **({"PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true"} if self.csrf else {}),
             **self._settings,

@@ -26,7 +26,7 @@ class ProcessError(RuntimeError):
 class Process:
     """A running child process whose output is added to a file.
 
-    Starts at once. Raises `OSError` when the command cannot be run.
+    Starts at once. `user` is whom it runs as, if not ourselves. Raises `OSError` when the command cannot be run.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Process:
         log: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        user: str | None = None,
     ) -> None:
         self.name = Path(command[0]).name
         self.log = log
@@ -49,6 +50,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env=None if env is None else dict(env),
                 cwd=cwd,
+                user=user,
                 start_new_session=True,
             )
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SYSTEM = Path("/")
+UNPACKED = Path(".cache", "programs")
+"""Where `tests/install-programs` puts what is not installed."""
 
 # Program -> the names it may have on PATH, and what installs it. Debian renames alertmanager.
 _ON_PATH = {
@@ -26,14 +29,35 @@ def program(name: str) -> Path:
     raise _missing(f"{name} is not on PATH: {hint}")
 
 
-def prefect_python() -> Path:
-    """Path of the Python that has the Prefect server; skips the test when that environment was not made."""
-    python = ROOT / ".cache" / "prefect" / "bin" / "python"
+def postgres_program(name: str) -> Path:
+    """Path of `postgres`, `initdb` or `psql`; skips the test when it is missing."""
+    if found := shutil.which(name):
+        return Path(found)
+    # Debian has these apart, in a folder for each version.
+    for folder in (SYSTEM, ROOT / UNPACKED):
+        for candidate in sorted(folder.glob(f"usr/lib/postgresql/*/bin/{name}"), reverse=True):
+            return candidate
+    raise _missing(f"{name} is not on PATH: apt install postgresql")
+
+
+def libraries() -> dict[str, str]:
+    """What a program that was unpacked from a package needs in its environment to find the libraries beside it."""
+    folders = [str(folder) for folder in (ROOT / UNPACKED).glob("usr/lib/*-linux-*")]
+    return {"LD_LIBRARY_PATH": ":".join(folders)} if folders else {}
+
+
+def prefect_python(version: str | None = None) -> Path:
+    """Path of the Python that has the Prefect server; skips the test when that environment was not made.
+
+    `version` is one of the older ones; None is the one that most tests use.
+    """
+    name = f"prefect-{version}" if version else "prefect"
+    python = ROOT / ".cache" / name / "bin" / "python"
     if python.exists():
         return python
     raise _missing(
-        "no Prefect server in .cache/prefect: python3 -m venv .cache/prefect"
-        " && .cache/prefect/bin/pip install -r tests/requirements-prefect.txt"
+        f"no Prefect server in .cache/{name}: python3 -m venv .cache/{name}"
+        f" && .cache/{name}/bin/pip install -r tests/requirements-{name}.txt"
     )
 
 

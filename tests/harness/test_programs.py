@@ -10,6 +10,7 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     empty = tmp_path_factory.mktemp("empty")
     monkeypatch.setenv("PATH", str(empty))
     monkeypatch.setattr(programs, "ROOT", empty)
+    monkeypatch.setattr(programs, "SYSTEM", empty)
 
 
 def outcome(find: Callable[[], object]) -> tuple[type[BaseException], str]:
@@ -35,3 +36,20 @@ def test_a_missing_program_skips_except_in_ci(
     found, reason = outcome(programs.prefect_python)
     assert found is kind
     assert ".cache/prefect/bin/pip install -r tests/requirements-prefect.txt" in reason
+    _, reason = outcome(lambda: programs.prefect_python("3.6.22"))
+    assert ".cache/prefect-3.6.22/bin/pip install -r tests/requirements-prefect-3.6.22.txt" in reason
+    assert outcome(lambda: programs.postgres_program("initdb")) == (
+        kind,
+        "initdb is not on PATH: apt install postgresql",
+    )
+
+
+def test_an_unpacked_postgresql_is_found_with_its_libraries() -> None:
+    assert programs.libraries() == {}
+    folder = programs.ROOT / ".cache" / "programs" / "usr" / "lib"
+    for name in ("postgresql/9/bin", "x86_64-linux-gnu"):
+        (folder / name).mkdir(parents=True)
+    program = folder / "postgresql" / "9" / "bin" / "initdb"
+    program.touch()
+    assert programs.postgres_program("initdb") == program
+    assert programs.libraries() == {"LD_LIBRARY_PATH": str(folder / "x86_64-linux-gnu")}
