@@ -98,6 +98,8 @@ def _default(name: str, field: FieldInfo) -> str:
             value = field.default.pattern
         case float():
             value = f"{field.default:g}s"
+        case tuple():
+            value = f"[{', '.join(map(str, field.default))}]"
         case _:
             value = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
     return f"`{value}`"
@@ -118,6 +120,8 @@ def _type(annotation: Any) -> str:
     parts = [part for part in get_args(annotation) if part is not type(None)]
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{word}`" for word in parts)
+    if get_origin(annotation) is tuple:
+        return f"list of {_type(parts[0])}"
     if get_origin(annotation) in {Union, UnionType} or hasattr(annotation, "__metadata__"):
         return _type(parts[0])
     return _TYPES.get(annotation, "mapping" if any(_nested(annotation)) else "string")

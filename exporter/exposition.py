@@ -14,11 +14,13 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from exporter.family import Family, Sample
-from exporter.model import Pool, Queue, Snapshot
+from exporter.model import Limit, Pool, Queue, Snapshot
 
 SOURCE: Final = ("source", "system")
 _QUEUE: Final = (*SOURCE, "pool", "queue")
 _POOL: Final = (*SOURCE, "pool")
+_LIMIT: Final = (*SOURCE, "limit", "kind")
+_POOL_STATUSES: Final = ("READY", "NOT_READY", "PAUSED")
 
 QUEUE_ACTIVE_SLOTS = Family(
     "concurrency_queue_active_slots",
@@ -44,9 +46,31 @@ QUEUE_USAGE_KNOWN = Family(
 QUEUE_QUEUED_TASKS = Family(
     "concurrency_queue_queued_tasks",
     "gauge",
-    "Tasks that wait, by priority; at cloro priorityBreakdown, where the highest number goes first (in Prefect"
-    " the lowest does). Tasks that upstream counts but does not break down have the priority unknown.",
+    "Tasks that wait and could be started now, by priority; at cloro priorityBreakdown, where the highest number goes"
+    " first, and unknown is what queuedTasks counts beyond it; at Prefect runs in SCHEDULED that are due or"
+    " AwaitingConcurrencySlot, by priority of their queue, where the lowest number goes first.",
     (*_QUEUE, "priority"),
+)
+QUEUE_WAITING_TASKS = Family(
+    "concurrency_queue_waiting_tasks",
+    "gauge",
+    "The queued tasks by their state; at Prefect state_name of the runs. Runs that are scheduled for later are not"
+    " among them.",
+    (*_QUEUE, "state"),
+)
+QUEUE_WAITING_DURATION_MAX = Family(
+    "concurrency_queue_waiting_duration_max_seconds",
+    "gauge",
+    "How long the longest waiting of the queued tasks could have been started, by upstream's clock; at Prefect since"
+    " next_scheduled_start_time of the run, or expected_start_time if it is AwaitingConcurrencySlot. Absent while"
+    " nothing waits.",
+    _QUEUE,
+)
+QUEUE_LAST_POLLED = Family(
+    "concurrency_queue_last_polled_timestamp_seconds",
+    "gauge",
+    "When a worker last asked the queue for work; last_polled of Prefect's work queue. Absent if none ever has.",
+    _QUEUE,
 )
 QUEUE_PROCESSING_TASKS = Family(
     "concurrency_queue_processing_tasks",
@@ -113,21 +137,82 @@ POOL_INFO = Family(
     (*_POOL, "id", "pool_type"),
 )
 
+POOL_STATUS = Family(
+    "concurrency_pool_status",
+    "gauge",
+    "Whether the pool has this status, 1 for the one that it has; status of Prefect's work pool.",
+    (*_POOL, "status"),
+)
+POOL_WORKERS = Family(
+    "concurrency_pool_workers",
+    "gauge",
+    "Workers of the pool, by status of Prefect's worker; the server calls one OFFLINE that has missed its heartbeats.",
+    (*_POOL, "status"),
+)
+POOL_LAST_HEARTBEAT = Family(
+    "concurrency_pool_last_heartbeat_timestamp_seconds",
+    "gauge",
+    "When the newest heartbeat of the pool's workers came; the greatest last_heartbeat_time of Prefect's workers.",
+    _POOL,
+)
+LIMIT_ACTIVE_SLOTS = Family(
+    "concurrency_limit_active_slots",
+    "gauge",
+    "Slots taken now of a limit that is no queue; active_slots of Prefect's concurrency limit, after its decay. A"
+    " deployment is named by its flow and its name.",
+    _LIMIT,
+)
+LIMIT_SLOTS = Family(
+    "concurrency_limit_slots",
+    "gauge",
+    "Slots that a limit has which is no queue; limit of Prefect's concurrency limit.",
+    _LIMIT,
+)
+LIMIT_SLOT_DECAY = Family(
+    "concurrency_limit_slot_decay_per_second",
+    "gauge",
+    "Slots that the limit gives back by itself each second; slot_decay_per_second of Prefect's concurrency limit.",
+    _LIMIT,
+)
+LIMIT_ACTIVE = Family(
+    "concurrency_limit_active",
+    "gauge",
+    "Whether the limit is enforced; active of Prefect's concurrency limit.",
+    _LIMIT,
+)
+LIMIT_INFO = Family(
+    "concurrency_limit_info",
+    "info",
+    "What the limit is, to join on; id of Prefect's concurrency limit.",
+    (*_LIMIT, "id"),
+)
+
 OBSERVED: Final = (
     QUEUE_ACTIVE_SLOTS,
     QUEUE_SLOT_LIMIT,
     QUEUE_USAGE_KNOWN,
     QUEUE_QUEUED_TASKS,
+    QUEUE_WAITING_TASKS,
+    QUEUE_WAITING_DURATION_MAX,
     QUEUE_PROCESSING_TASKS,
     QUEUE_SLOT_HOLDERS,
     QUEUE_STATE_DURATION,
     QUEUE_STATE_DURATION_MAX,
     QUEUE_PAUSED,
+    QUEUE_LAST_POLLED,
     QUEUE_INFO,
     POOL_ACTIVE_SLOTS,
     POOL_SLOT_LIMIT,
     POOL_PAUSED,
+    POOL_STATUS,
+    POOL_WORKERS,
+    POOL_LAST_HEARTBEAT,
     POOL_INFO,
+    LIMIT_ACTIVE_SLOTS,
+    LIMIT_SLOTS,
+    LIMIT_SLOT_DECAY,
+    LIMIT_ACTIVE,
+    LIMIT_INFO,
 )
 
 
@@ -135,19 +220,25 @@ class DuplicateSeriesError(ValueError):
     """A snapshot holds one series twice, which prometheus_client would print and Prometheus would refuse."""
 
 
+def _known(family: Family, value: float | None, *labels: str) -> Iterator[Sample]:
+    """The sample, unless upstream does not say."""
+    if value is not None:
+        yield family.sample(value, *labels)
+
+
 def _queue_samples(queue: Queue, source: tuple[str, str]) -> Iterator[Sample]:
     labels = (*source, queue.pool, queue.name)
-    yield QUEUE_USAGE_KNOWN.sample(queue.active_slots is not None, *labels)
-    if queue.active_slots is not None:
-        yield QUEUE_ACTIVE_SLOTS.sample(queue.active_slots, *labels)
-    if queue.slot_limit is not None:
-        yield QUEUE_SLOT_LIMIT.sample(queue.slot_limit, *labels)
-    if queue.processing is not None:
-        yield QUEUE_PROCESSING_TASKS.sample(queue.processing, *labels)
-    if queue.paused is not None:
-        yield QUEUE_PAUSED.sample(queue.paused, *labels)
+    yield from _known(QUEUE_USAGE_KNOWN, queue.usage_known, *labels)
+    yield from _known(QUEUE_ACTIVE_SLOTS, queue.active_slots, *labels)
+    yield from _known(QUEUE_SLOT_LIMIT, queue.slot_limit, *labels)
+    yield from _known(QUEUE_PROCESSING_TASKS, queue.processing, *labels)
+    yield from _known(QUEUE_PAUSED, queue.paused, *labels)
+    yield from _known(QUEUE_LAST_POLLED, queue.last_polled, *labels)
     for priority, tasks in queue.queued.items():
         yield QUEUE_QUEUED_TASKS.sample(tasks, *labels, priority)
+    for state, tasks in queue.waiting.items():
+        yield QUEUE_WAITING_TASKS.sample(tasks, *labels, state)
+    yield from _known(QUEUE_WAITING_DURATION_MAX, queue.longest_wait, *labels)
     for state, durations in queue.holders.items():
         yield QUEUE_SLOT_HOLDERS.sample(durations.holders, *labels, state)
         if durations.seconds:
@@ -160,20 +251,38 @@ def _queue_samples(queue: Queue, source: tuple[str, str]) -> Iterator[Sample]:
 
 def _pool_samples(pool: Pool, source: tuple[str, str]) -> Iterator[Sample]:
     labels = (*source, pool.name)
-    if pool.active_slots is not None:
-        yield POOL_ACTIVE_SLOTS.sample(pool.active_slots, *labels)
-    if pool.slot_limit is not None:
-        yield POOL_SLOT_LIMIT.sample(pool.slot_limit, *labels)
-    yield POOL_PAUSED.sample(pool.paused, *labels)
-    yield POOL_INFO.sample(1, *labels, pool.id, pool.kind)
+    yield from _known(POOL_ACTIVE_SLOTS, pool.active_slots, *labels)
+    yield from _known(POOL_SLOT_LIMIT, pool.slot_limit, *labels)
+    yield from _known(POOL_PAUSED, pool.paused, *labels)
+    if pool.status:
+        has = pool.status if pool.status in _POOL_STATUSES else "unknown"
+        for status in dict.fromkeys((*_POOL_STATUSES, has)):
+            yield POOL_STATUS.sample(status == has, *labels, status)
+    if pool.workers:
+        for status, workers in pool.workers.by_status.items():
+            yield POOL_WORKERS.sample(workers, *labels, status)
+        yield from _known(POOL_LAST_HEARTBEAT, pool.workers.last_heartbeat, *labels)
+    if pool.id:
+        yield POOL_INFO.sample(1, *labels, pool.id, pool.kind)
+
+
+def _limit_samples(limit: Limit, source: tuple[str, str]) -> Iterator[Sample]:
+    labels = (*source, limit.name, limit.kind)
+    yield LIMIT_ACTIVE_SLOTS.sample(limit.active_slots, *labels)
+    yield LIMIT_SLOTS.sample(limit.slot_limit, *labels)
+    yield LIMIT_SLOT_DECAY.sample(limit.slot_decay, *labels)
+    yield LIMIT_ACTIVE.sample(limit.active, *labels)
+    yield LIMIT_INFO.sample(1, *labels, limit.id)
 
 
 def _things(snapshot: Snapshot, source: tuple[str, str]) -> Iterator[list[Sample]]:
-    """The samples of each pool and queue, by name: so a cap keeps the same ones at every poll."""
+    """The samples of each pool, queue and limit, by name: so a cap keeps the same ones at every poll."""
     for pool in sorted(snapshot.pools, key=lambda pool: pool.name):
         yield list(_pool_samples(pool, source))
     for queue in sorted(snapshot.queues, key=lambda queue: (queue.pool, queue.name)):
         yield list(_queue_samples(queue, source))
+    for limit in sorted(snapshot.limits, key=lambda limit: (limit.kind, limit.name)):
+        yield list(_limit_samples(limit, source))
 
 
 class Format(Enum):

@@ -31,32 +31,67 @@ class Durations:
 class Queue:
     """A thing that work waits in and that hands out slots.
 
-    `None` means that upstream does not say; an empty mapping that it says "none". `pool` is empty where the
-    system has no pools. `queued` is tasks by priority, `holders` is keyed by state.
+    `None` means that upstream does not say; an empty mapping that it says "none", or was not asked. `pool` is empty
+    where the system has no pools. `usage_known` is whether upstream could say how many slots are taken, and None where
+    it was not asked. `queued` is tasks by priority, `waiting` the same tasks by the name of their state, `holders` is
+    keyed by the type of their state.
     """
 
     pool: str
     name: str
-    active_slots: int | None
-    slot_limit: int | None
+    usage_known: bool | None = None
+    active_slots: int | None = None
+    slot_limit: int | None = None
     processing: int | None = None
-    queued: Mapping[str, int] = field(default_factory=dict)
     holders: Mapping[str, Durations] = field(default_factory=dict)
+    queued: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    longest_wait: float | None = None
+    """Seconds, by upstream's clock, for which the task that waits longest could have been started."""
     paused: bool | None = None
+    last_polled: float | None = None
+    """When a worker last asked for work, in seconds since the epoch."""
     id: str = ""
     priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class Workers:
+    """The workers of a pool by status, and when the newest heartbeat came, in seconds since the epoch."""
+
+    by_status: Mapping[str, int]
+    last_heartbeat: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
-    """A Prefect work pool: a limit above the limits of its queues."""
+    """A Prefect work pool: a limit above the limits of its queues.
+
+    None and an empty text mean that upstream does not say, or was not asked.
+    """
 
     name: str
-    id: str
+    id: str = ""
+    kind: str = ""
+    paused: bool | None = None
+    active_slots: int | None = None
+    slot_limit: int | None = None
+    status: str | None = None
+    workers: Workers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit that is no queue. `kind` is `global`, `tag` or `deployment`; `name` is for people to read."""
+
+    name: str
     kind: str
-    paused: bool
-    active_slots: int | None
-    slot_limit: int | None
+    id: str
+    active_slots: int
+    slot_limit: int
+    slot_decay: float
+    """Slots given back each second."""
+    active: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +102,39 @@ class RateLimit:
     remaining: int | None
 
 
+Part = Literal["queues", "backlog", "pools", "limits", "workers"]
+"""What of an upstream can be read, or left out."""
+PARTS: Final[tuple[Part, ...]] = get_args(Part)
+
+
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A queue (or, with an empty `queue`, the queues of a whole pool) that a partial snapshot leaves out."""
+    """Something that a partial snapshot leaves out: a whole part, or of the queues one pool's, or one."""
 
-    pool: str
-    queue: str
+    part: Part
     reason: Reason
     message: str
+    pool: str = ""
+    queue: str = ""
+
+    @property
+    def what(self) -> str:
+        """What is left out, in words."""
+        if self.queue:
+            return f"queue {self.queue!r} of pool {self.pool!r}"
+        return f"the {self.part} of pool {self.pool!r}" if self.pool else f"the {self.part}"
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that one poll of one source found, complete but for what `unreadable` names."""
+    """All that one poll of one source found, complete but for what `unreadable` names.
+
+    `unsupported` are the parts that this server, or this version of it, does not have.
+    """
 
     queues: tuple[Queue, ...] = ()
     pools: tuple[Pool, ...] = ()
+    limits: tuple[Limit, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
+    unsupported: tuple[Part, ...] = ()
     rate_limit: RateLimit | None = None

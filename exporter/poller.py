@@ -34,6 +34,7 @@ class _Polled:
     running: asyncio.Task[None] | None = None
     trouble: object = None
     """What was last logged as wrong: the same trouble is logged once, not at every poll."""
+    unsupported: tuple[str, ...] = ()
     skipped: bool = False
     """Whether the poll that runs has made another one be skipped."""
 
@@ -119,13 +120,18 @@ class Poller:
         self._telemetry.poll_ended(
             name, config.system_name, "partial" if left_out else "success", duration, {one.reason for one in left_out}
         )
+        if snapshot.unsupported != polled.unsupported:
+            log.warning("not supported by this server", source=name, parts=",".join(snapshot.unsupported) or "none")
+            polled.unsupported = snapshot.unsupported
         if left_out:
             first = left_out[0]
+            trouble = sorted((one.part, one.pool, one.queue, one.reason) for one in left_out)
             self._log_trouble(
                 polled,
-                sorted((one.pool, one.queue, one.reason) for one in left_out),
-                "queues left out",
-                queues=len(left_out),
+                trouble,
+                "left out of the snapshot",
+                count=len(left_out),
+                part=first.part,
                 pool=first.pool,
                 queue=first.queue,
                 reason=first.reason,

@@ -32,7 +32,10 @@ def report(states: Sequence[SourceState], requests: Callable[[str], int]) -> str
     ]
     parts = [_table(("SOURCE", "SYSTEM", "OUTCOME", "POOLS", "QUEUES", "SERIES", "REQUESTS", "SECONDS"), sources)]
     if queues:
-        parts.append(_table(("SOURCE", "POOL", "QUEUE", "ACTIVE", "LIMIT", "HOLDERS", "QUEUED", "OLDEST", ""), queues))
+        header = ("SOURCE", "POOL", "QUEUE", "ACTIVE", "LIMIT", "HOLDERS", "OLDEST", "QUEUED", "WAITED", "")
+        parts.append(_table(header, queues))
+    if limits := [row for state in states for row in _limit_rows(state)]:
+        parts.append(_table(("SOURCE", "KIND", "LIMIT", "ACTIVE", "SLOTS", ""), limits))
     if troubles := [line for state in states for line in _troubles(state)]:
         parts.append("\n".join(troubles))
     return "\n\n".join(parts)
@@ -47,10 +50,23 @@ def _queue_row(source: str, queue: Queue) -> tuple[object, ...]:
         queue.active_slots,
         queue.slot_limit,
         " ".join(f"{of_state.holders} {state}" for state, of_state in queue.holders.items() if of_state.holders),
+        _seconds(max(durations, default=None)),
         sum(queue.queued.values()) if queue.queued else None,
-        f"{max(durations):.0f}s" if durations else None,
+        _seconds(queue.longest_wait),
         "paused" if queue.paused else "",
     )
+
+
+def _limit_rows(state: SourceState) -> Iterable[tuple[object, ...]]:
+    for limit in (
+        sorted(state.published.snapshot.limits, key=lambda one: (one.kind, one.name)) if state.published else ()
+    ):
+        off = "" if limit.active else "not enforced"
+        yield state.name, limit.kind, limit.name, limit.active_slots, limit.slot_limit, off
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:.0f}s"
 
 
 def _troubles(state: SourceState) -> Iterable[str]:
@@ -58,8 +74,9 @@ def _troubles(state: SourceState) -> Iterable[str]:
         yield f"{state.name} failed ({state.failure.reason}): {state.failure.message}"
     if state.published:
         for one in state.published.snapshot.unreadable:
-            what = f"queue {one.queue!r} of pool {one.pool!r}" if one.queue else f"the queues of pool {one.pool!r}"
-            yield f"{state.name} left out {what} ({one.reason}): {one.message}"
+            yield f"{state.name} left out {one.what} ({one.reason}): {one.message}"
+        for part in state.published.snapshot.unsupported:
+            yield f"{state.name} has no {part}: this server does not support it"
         if dropped := state.published.rendered.series_dropped:
             yield f"{state.name} has {dropped} series more than max_series; they are not published"
 

@@ -248,7 +248,8 @@ def _state_samples(state: SourceState) -> Iterator[Sample]:
     if state.last_success is not None:
         yield LAST_SUCCESS.sample(state.last_success, *labels)
     if state.published:
-        yield QUEUES_UNREADABLE.sample(len(state.published.snapshot.unreadable), *labels)
+        unreadable = sum(one.part == "queues" for one in state.published.snapshot.unreadable)
+        yield QUEUES_UNREADABLE.sample(unreadable, *labels)
         yield SERIES_DROPPED.sample(state.published.rendered.series_dropped, *labels)
     if state.rate_limit and state.rate_limit.remaining is not None:
         yield RATELIMIT_REMAINING.sample(state.rate_limit.remaining, *labels)

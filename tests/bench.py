@@ -51,6 +51,7 @@ def upstream(queues: int, holders: int) -> Callable[[Request], bytes]:
                 "is_paused": False,
                 "concurrency_limit": 50,
                 "active_slots": 7,
+                "status": "READY",
             }
             for name in pools
         ]

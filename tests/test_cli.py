@@ -54,7 +54,13 @@ def upstream_answer(queues: Mapping[str, int | None]) -> Callable[[Request], byt
             case ["", "work_pools", "pool", "queues", "filter"]:
                 return answer(
                     [
-                        {"id": f"{POOL_ID[:-4]}{number:04}", "name": name, "is_paused": False, "priority": 1}
+                        {
+                            "id": f"{POOL_ID[:-4]}{number:04}",
+                            "name": name,
+                            "is_paused": False,
+                            "priority": 1,
+                            "concurrency_limit": 5,
+                        }
                         for number, name in enumerate(names)
                     ]
                 )
@@ -85,7 +91,8 @@ def upstream() -> Iterator[Upstream]:
 
 
 def prefect(url: str, name: str = "prod", interval: str = "300ms") -> dict[str, Any]:
-    return {"name": name, "system": "prefect", "url": f"{url}/api", "interval": interval}
+    settings = {"name": name, "system": "prefect", "url": f"{url}/api", "interval": interval}
+    return {**settings, "collect": ["queues", "pools"]}
 
 
 def cloro(url: str, name: str = "scraper", interval: str = "300ms") -> dict[str, Any]:
@@ -250,7 +257,7 @@ def test_a_dry_run_shows_what_was_found(tmp_path: Path, upstream: Upstream) -> N
         ["prod", "prefect", "success", "1", "1", "3"],
         ["scraper", "cloro", "success", "0", "1", "1"],
     ]
-    assert [row[:5] for row in table[5:]] == [["prod", "pool", "queue", "3", "5"], ["scraper", "async", "2", "5", "1"]]
+    assert [row[:5] for row in table[5:]] == [["prod", "pool", "queue", "3", "5"], ["scraper", "async", "2", "5", "-"]]
     assert len(upstream.requests) == 4
 
 
@@ -425,9 +432,12 @@ def test_every_event_is_one_line(
     warnings = sorted(
         (event["msg"], event["source"], event["reason"]) for event in events if event["level"] == "warning"
     )
-    assert warnings == [("poll failed", "x=y\nz", "connect"), ("queues left out", "prod", "http_status")]
+    assert sorted(warnings) == [
+        ("left out of the snapshot", "prod", "http_status"),
+        ("poll failed", "x=y\nz", "connect"),
+    ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", event["ts"]) for event in events)
-    (left_out,) = (event for event in events if event["msg"] == "queues left out")
+    (left_out,) = (event for event in events if event["msg"] == "left out of the snapshot")
     assert left_out["queue"] == NASTY
     assert len(events) == 4
 

@@ -116,6 +116,7 @@ def test_what_a_file_says_is_what_the_configuration_holds() -> None:
         "timeout": 45.0,
         "stale_after": 3600.0,
         "max_series": 1000,
+        "collect": ("queues", "limits"),
         "authorization": None,
         "proxy_url": "http://proxy:3128",
         "concurrency": 32,

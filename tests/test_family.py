@@ -9,7 +9,8 @@ from prometheus_client import Metric
 
 from exporter.exposition import OBSERVED
 from exporter.family import Family, FamilyError, Kind
-from exporter.sources import cloro, prefect_api
+from exporter.sources import cloro
+from exporter.sources.prefect import api as prefect_api
 from exporter.telemetry import OWN
 
 HELP = "What it is."

@@ -51,11 +51,12 @@ def ident(number: int) -> str:
 
 def pool(number: int, name: str, **changed: object) -> dict[str, object]:
     whole = {"id": ident(number), "name": name, "type": "process", "is_paused": False}
-    return whole | {"concurrency_limit": 9, "active_slots": 1} | changed
+    return whole | {"concurrency_limit": 9, "active_slots": 1, "status": "READY"} | changed
 
 
 def queue(number: int, name: str, **changed: object) -> dict[str, object]:
-    return {"id": ident(number), "name": name, "is_paused": False, "priority": 1} | changed
+    whole = {"id": ident(number), "name": name, "is_paused": False, "priority": 1, "concurrency_limit": 4}
+    return whole | {"last_polled": None, "work_pool_id": ident(8)} | changed
 
 
 def run(number: int, **changed: object) -> dict[str, object]:
@@ -91,7 +92,10 @@ QUEUES: Final = {"cloro": ["async"], "prefect": ["one", "two", "three"]}
 FIRST: Final = {"cloro": ASYNC, "prefect": POOLS}
 """The path of the request that a poll begins with."""
 
-AUTH: Final[dict[str, dict[str, Any]]] = {"cloro": {"authorization": {"credentials": KEY}}, "prefect": {}}
+AUTH: Final[dict[str, dict[str, Any]]] = {
+    "cloro": {"authorization": {"credentials": KEY}},
+    "prefect": {"collect": ["queues", "pools"]},
+}
 
 
 def by_path(answers: Answers) -> Answer:
@@ -556,7 +560,7 @@ async def test_a_part_of_prefect_fails(faults: Answers, left_out: Left, says: st
         for _, _, reason in left_out:
             assert await exporter.own("poll_errors_total", reason=reason) == 1
         (log,) = exporter.logs
-        assert (log["log_level"], log["event"], log["queues"]) == ("warning", "queues left out", len(left_out))
+        assert (log["log_level"], log["event"], log["count"]) == ("warning", "left out of the snapshot", len(left_out))
         lost = [f'concurrency_queue.*pool="{pool}",.*queue="{queue or "[a-z]+"}"' for pool, queue, _ in left_out]
         kept = [line for line in published if not any(re.match(pattern, line) for pattern in lost)]
         assert await exporter.observed() == kept

@@ -10,7 +10,7 @@ from exporter.model import Pool, RateLimit, Snapshot, Unreadable
 from exporter.store import Failure, Published, SourceState, Store
 
 COMPLETE = Snapshot()
-PARTIAL = Snapshot(unreadable=(Unreadable("pool", "queue", "timeout", "late"),))
+PARTIAL = Snapshot(unreadable=(Unreadable("queues", "timeout", "late", "pool", "queue"),))
 TIMEOUT = Failure("timeout", "late")
 
 

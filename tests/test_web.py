@@ -22,7 +22,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
 PLAIN = "text/plain; charset=utf-8"
 EVIL = "<script>alert('&')</script>"
-QUEUE = Queue(pool="pool", name="queue", active_slots=3, slot_limit=5)
+QUEUE = Queue(pool="pool", name="queue", usage_known=True, active_slots=3, slot_limit=5)
 POOL = Pool(name="pool", id="1", kind="process", paused=False, active_slots=1, slot_limit=None)
 
 
@@ -170,7 +170,7 @@ async def test_two_headers_are_one_list(exporter: Exporter) -> None:
 
 
 async def test_scrapes_at_the_same_time_get_the_same(exporter: Exporter) -> None:
-    exporter.succeed("prod", *(Queue("pool", f"queue {number}", 1, 2) for number in range(200)))
+    exporter.succeed("prod", *(Queue("pool", f"queue {number}", True, 1, 2) for number in range(200)))
     responses = await asyncio.gather(
         *(exporter.get("/metrics", Accept_Encoding="gzip" if number % 2 else "identity") for number in range(20))
     )
@@ -192,7 +192,7 @@ async def test_a_source_comes_changes_and_vanishes(exporter: Exporter, accept: s
     assert await slots() == []
     exporter.succeed()
     assert await slots() == [3]
-    exporter.succeed("prod", Queue(pool="", name="queue", active_slots=4, slot_limit=None))
+    exporter.succeed("prod", Queue(pool="", name="queue", usage_known=True, active_slots=4))
     assert await slots() == [4]
     exporter.add("second")
     exporter.succeed("second")
@@ -290,7 +290,7 @@ def expired(exporter: Exporter) -> None:
 
 
 def in_part(exporter: Exporter) -> None:
-    left_out = [Unreadable("pool", f"q{number}" if number else "", "timeout", "late") for number in range(12)]
+    left_out = [Unreadable("queues", "timeout", "late", "pool", f"q{number}" if number else "") for number in range(12)]
     exporter.succeed(unreadable=tuple(left_out))
 
 
@@ -301,7 +301,7 @@ def in_part(exporter: Exporter) -> None:
         (
             Exporter.succeed,
             [
-                "prefect up Since 2023-11-14 22:13:20 UTC",
+                "prefect up since 2023-11-14 22:13:20 UTC",
                 "Age of the data 0 s",
                 "Queues 1",
                 "Pools 1",
@@ -319,8 +319,8 @@ def in_part(exporter: Exporter) -> None:
             in_part,
             [
                 "up, in part",
-                "timeout pool / all of its queues is left out: late",
-                "pool / q9 is left out",
+                "timeout left out: the queues of pool 'pool': late",
+                "left out: queue 'q9' of pool 'pool'",
                 "… and 2 more",
             ],
             ["q10"],
@@ -352,7 +352,7 @@ async def test_the_page_links_to_what_is_served(exporter: Exporter) -> None:
 async def test_the_page_escapes_what_upstream_says() -> None:
     exporter = Exporter()
     exporter.add(EVIL)
-    exporter.succeed(EVIL, unreadable=(Unreadable(EVIL, EVIL, "timeout", EVIL),))
+    exporter.succeed(EVIL, unreadable=(Unreadable("queues", "timeout", EVIL, EVIL, EVIL),))
     exporter.fail(EVIL, EVIL)
     html = (await exporter.get("/")).text
     page = Page(html)

@@ -5,11 +5,12 @@ import os
 import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -29,6 +30,15 @@ _KEEPALIVE_SECONDS: Final = 4.0
 # The connection broke while it was in use: most likely the server had closed it just before. Every request here only
 # reads, so it may be sent again.
 _CONNECTION_BROKE = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """An answer with status 200: its content, its rate-limit headers, and its Date, to the second."""
+
+    content: T
+    rate_limit: RateLimit | None
+    date: datetime | None
 
 
 class Client:
@@ -73,13 +83,11 @@ class Client:
         """Close the connections."""
         await self._http.aclose()
 
-    async def get(self, endpoint: str, contract: TypeAdapter[T], **query: str) -> tuple[T, RateLimit | None]:
-        """The answer to GET `endpoint`, as `contract` validates it, and its rate-limit headers."""
+    async def get(self, endpoint: str, contract: TypeAdapter[T], **query: str) -> "Answer[T]":
+        """The answer to GET `endpoint`, as `contract` validates it."""
         return await self._request("GET", endpoint, contract, query=query)
 
-    async def post(
-        self, endpoint: str, contract: TypeAdapter[T], body: Mapping[str, Any], **path: str
-    ) -> tuple[T, RateLimit | None]:
+    async def post(self, endpoint: str, contract: TypeAdapter[T], body: Mapping[str, Any], **path: str) -> "Answer[T]":
         """The answer to POST `endpoint` with the JSON `body`. `{name}` in `endpoint` is filled in from `path`."""
         return await self._request("POST", endpoint, contract, path=path, body=body)
 
@@ -92,7 +100,7 @@ class Client:
         path: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
-    ) -> tuple[T, RateLimit | None]:
+    ) -> "Answer[T]":
         """One request, checked; the border at which foreign errors become ours.
 
         Raises `SourceError` with any reason but `internal`.
@@ -118,7 +126,7 @@ class Client:
         if response.status_code != HTTPStatus.OK:
             raise _refused(what, response, self._detail(content), credentials, rate_limit)
         try:
-            return contract.validate_json(content), rate_limit
+            return Answer(contract.validate_json(content), rate_limit, _date(response.headers.get("Date")))
         except ValidationError as error:
             raise SourceError("contract", f"{what}: {_breach(error, response, credentials)}") from None
 
@@ -238,10 +246,14 @@ def _retry_after(header: str | None, now: datetime) -> float | None:
         return None
     if re.fullmatch(r"[0-9]{1,30}(\.[0-9]{1,30})?", header):
         return float(header)
+    when = _date(header)
+    return max(0.0, (when - now).total_seconds()) if when else None
+
+
+def _date(header: str | None) -> datetime | None:
+    """An HTTP date; what is none is as good as absent."""
     try:
-        when = parsedate_to_datetime(header)
+        when = parsedate_to_datetime(header or "")
     except (ValueError, OverflowError):
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - now).total_seconds())
+    return when if when.tzinfo else when.replace(tzinfo=UTC)

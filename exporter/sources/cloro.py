@@ -80,17 +80,18 @@ class CloroSource:
 
     async def poll(self) -> Snapshot:
         """One queue, `async`, and what the rate-limit headers say."""
-        status, rate_limit = await self._client.get("/v1/async/status", _STATUS)
-        concurrency = status.concurrency
+        answer = await self._client.get("/v1/async/status", _STATUS)
+        status, concurrency = answer.content, answer.content.concurrency
         queue = Queue(
             pool="",
             name=QUEUE_NAME,
             active_slots=concurrency.used if concurrency else None,
             slot_limit=concurrency.max if concurrency else None,
+            usage_known=concurrency is not None,
             processing=status.processingTasks,
             queued=_by_priority(status),
         )
-        return Snapshot(queues=(queue,), rate_limit=rate_limit)
+        return Snapshot(queues=(queue,), rate_limit=answer.rate_limit)
 
     async def close(self) -> None:
         """Close the connection."""

@@ -31,7 +31,7 @@ def cloro(url: str) -> dict[str, Any]:
 
 
 def prefect(url: str) -> dict[str, Any]:
-    return {"url": f"{url}/api"}
+    return {"url": f"{url}/api", "collect": ["queues", "pools"]}
 
 
 SETTINGS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {"cloro": cloro, "prefect": prefect}

@@ -1,38 +1,34 @@
-"""Prefect's work pools and queues: the settings of such a source, and a snapshot read over its REST API."""
+"""Prefect's work pools, queues and limits: the settings of such a source, and a snapshot read over its REST API."""
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from exporter.model import Durations, Pool, Queue, Reason, Snapshot, Unreadable
-from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError
-from exporter.sources.prefect_api import (
-    WORK_POOLS,
-    WORK_QUEUES,
-    Api,
-    FlowRunSlotSummary,
-    WorkPool,
-    WorkQueue,
-    is_deleted,
-)
+from exporter.model import PARTS, Part, Pool, Queue, Snapshot, Unreadable, Workers
+from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError, StatusError
+from exporter.sources.prefect import backlog, slots
+from exporter.sources.prefect.api import WORKERS, Api, WorkPool, WorkQueue, is_deleted, is_unsupported
+from exporter.sources.prefect.backlog import Backlog
+from exporter.sources.prefect.discovery import Discovered, Discovery
+from exporter.sources.prefect.each import each
+from exporter.sources.prefect.failures import left_out
+from exporter.sources.prefect.limits import Limits
+from exporter.sources.prefect.slots import Slots
 from exporter.sources.settings import HttpUrl, Regex, Settings
 
 T = TypeVar("T")
-R = TypeVar("R")
-
-HOLDING_STATES: Final = ("PENDING", "RUNNING", "CANCELLING")
-"""The state types whose runs hold a slot of a queue, as `concurrency_status` of the queue counts."""
+H = TypeVar("H", bound=Hashable)
 
 _REQUEST_SHARE: Final = 1 / 3
 """Part of a poll's deadline that one request may take: a queue that hangs must leave time for the others."""
 _READING_SHARE: Final = 0.9
 """Part of a poll's deadline after which queues that are not read yet are given up, so that the others are published."""
-_WHOLE_SERVER: Final[frozenset[Reason]] = frozenset({"connect", "tls", "auth", "rate_limited"})
-"""Reasons that are not the fault of one queue: to go on would only ask a server that refuses again and again."""
+_WORKER_STATUSES: Final = ("ONLINE", "OFFLINE")
 
 
 def _api_url(url: str) -> str:
@@ -74,6 +70,8 @@ class PrefectConfig(SourceConfig):
     """Work pools to read."""
     queues: NameFilter = NameFilter()
     """Work queues to read, in the pools that are read."""
+    collect: Annotated[tuple[Part, ...], Field(strict=False, min_length=1)] = PARTS
+    """What to read: slots of the queues, their backlog of waiting runs, pools, limits that are not queues, workers."""
 
     @property
     def system_name(self) -> str:
@@ -86,7 +84,7 @@ class PrefectConfig(SourceConfig):
 
 
 class PrefectSource:
-    """Discovers the pools and their queues, then reads the concurrency status of each queue."""
+    """Discovers the pools and their queues, then reads the parts that are to be collected, one after the other."""
 
     def __init__(self, config: PrefectConfig, count_request: CountRequest) -> None:
         self._config = config
@@ -96,132 +94,235 @@ class PrefectSource:
             concurrency=config.concurrency,
             count_request=count_request,
         )
-
-    async def poll(self) -> Snapshot:
-        """Every pool and queue that the configuration admits.
-
-        A queue that was deleted meanwhile is gone; one that can't be read is left out as unreadable. Raises
-        `SourceError` where the fault is the server's, or no queue could be read.
-        """
-        reading_ends = asyncio.get_running_loop().time() + self._config.timeout * _READING_SHARE
-        listed = [
-            pool
-            async for pool in self._api.listing("/work_pools/filter", WORK_POOLS)
-            if self._config.pools.admits(pool.name)
-        ]
-        _refuse_twins((pool.name for pool in listed), "two pools {!r}")
-        found = await self._each(listed, self._queues_of)
-        pools = [pool for pool, queues in zip(listed, found, strict=True) if queues is not None]
-        queues = [queue for of_pool in found if isinstance(of_pool, list) for queue in of_pool]
-        read = await self._each(queues, partial(self._read, reading_ends))
-        unreadable = tuple(one for one in (*found, *read) if isinstance(one, Unreadable))
-        readable = tuple(one for one in read if isinstance(one, Queue))
-        _refuse_twins(((queue.name, queue.pool) for queue in readable), "two queues {0[0]!r} in the pool {0[1]!r}")
-        if unreadable and not readable:
-            raise SourceError(unreadable[0].reason, f"no queue could be read; the first: {unreadable[0].message}")
-        return Snapshot(queues=readable, pools=tuple(_pool(pool) for pool in pools), unreadable=unreadable)
+        self._discovery = Discovery(self._api, config.concurrency)
+        self._limits = Limits(self._api)
+        self._support = _Support(self._api)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._api.close()
 
-    async def _each(self, items: Sequence[T], read: Callable[[T], Awaitable[R]]) -> list[R]:
-        """What `read` returns for every item, in order, some items at a time.
+    async def poll(self) -> Snapshot:
+        """Every pool, queue and limit that the configuration admits.
 
-        The first `SourceError` ends all; of several that come at once any is as good as the others.
+        A queue that was deleted meanwhile is gone; what can't be read is left out as unreadable. Raises `SourceError`
+        where the fault is the server's, or no queue could be read.
         """
-        results: dict[int, R] = {}
-        waiting = iter(enumerate(items))
-
-        async def worker() -> None:
-            for index, item in waiting:
-                results[index] = await read(item)
-
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._config.concurrency, len(items))):
-                    group.create_task(worker())
-        except* SourceError as errors:
-            raise errors.exceptions[0] from None
-        return [results[index] for index in range(len(items))]
+            return await self._poll()
+        except SourceError:
+            # Another version of the server may come back.
+            self._support.forget()
+            raise
 
-    async def _queues_of(self, pool: WorkPool) -> list[tuple[WorkPool, WorkQueue]] | Unreadable | None:
-        """The queues of a pool, or None if it was deleted since the pools were listed."""
+    async def _poll(self) -> Snapshot:
+        until = asyncio.get_running_loop().time() + self._config.timeout * _READING_SHARE
+        await self._support.check()
+        pools = [pool for pool in await self._discovery.pools() if self._config.pools.admits(pool.name)]
+        _refuse_twins((pool.name for pool in pools), "two pools {!r}")
+        found = await self._discovered(pools)
+        missing = list(found.unreadable)
+        slots_of = await self._part("queues", lambda: self._slots(found, until), missing) or {}
+        backlog_of = await self._part("backlog", lambda: self._backlog(found.queues), missing) or {}
+        limits = await self._part("limits", self._limits.read, missing) or ()
+        workers_of = await self._part("workers", lambda: self._workers(found.pools, missing), missing) or {}
+        missing += [one for one in slots_of.values() if isinstance(one, Unreadable)]
+        queues = tuple(self._queues(found, slots_of, backlog_of))
+        if not queues and any(one.part == "queues" for one in missing):
+            raise SourceError(missing[0].reason, f"no queue could be read; the first: {missing[0].message}")
+        return Snapshot(
+            queues=queues,
+            pools=tuple(self._pool(pool, workers_of.get(pool.id)) for pool in found.pools.values()),
+            limits=limits,
+            unreadable=tuple(missing),
+            unsupported=self._support.missing_parts,
+        )
+
+    async def _part(self, part: Part, read: Callable[[], Awaitable[T]], missing: list[Unreadable]) -> T | None:
+        """What `read` returns; None where the part is not wanted, not supported, or fails."""
+        if part not in self._config.collect or part in self._support.missing:
+            return None
         try:
-            return [
-                (pool, queue)
-                async for queue in self._api.listing("/work_pools/{name}/queues/filter", WORK_QUEUES, name=pool.name)
-                if self._config.queues.admits(queue.name)
-            ]
+            return await read()
         except SourceError as error:
-            return None if is_deleted(error) else _unreadable(error, pool.name, "")
+            if is_unsupported(error):
+                self._support.missing.add(part)
+            else:
+                missing.append(left_out(error, part))
+            return None
 
-    async def _read(self, until: float, item: tuple[WorkPool, WorkQueue]) -> Queue | Unreadable | None:
-        """One queue with all of its holders, or None if it was deleted since the queues were listed.
+    async def _discovered(self, pools: list[WorkPool]) -> Discovered:
+        if not {"queues", "backlog"}.intersection(self._config.collect):
+            return Discovered({pool.id: pool for pool in pools}, [])
+        found = await self._discovery.queues(pools)
+        admitted = [queue for queue in found.queues if self._config.queues.admits(queue.name)]
+        _refuse_twins(
+            ((queue.name, found.pool_of(queue).name) for queue in admitted), "two queues {0[0]!r} in the pool {0[1]!r}"
+        )
+        return Discovered(found.pools, admitted, found.unreadable)
 
-        What is not read `until` then, by the event loop's clock, is left out.
+    async def _slots(self, found: Discovered, until: float) -> dict[uuid.UUID, Slots | Unreadable | None]:
+        """The slots of each queue by the cheaper plan; None of one that was deleted since the queues were listed."""
+        holders = await self._holders_to_sweep(found.queues)
+        if holders is not None:
+            try:
+                return {**await slots.sweep(self._api, found.queues, holders)}
+            except SourceError as error:
+                # A run without a timestamp makes the server fail; its queue's own endpoint can tell of it.
+                if left_out(error, "queues").reason == "timeout" or "concurrency_status" in self._support.missing:
+                    raise
+        read = await each(
+            found.queues, lambda queue: self._read(queue, found.pool_of(queue).name, until), self._config.concurrency
+        )
+        if read and all(isinstance(one, SourceError) for one in read):
+            # Not one queue has such an endpoint: the server is older than 3.6.23.
+            self._support.missing.add("concurrency_status")
+            return await self._slots(found, until)
+        return {
+            queue.id: left_out(one, "queues", found.pool_of(queue).name, queue.name)
+            if isinstance(one, SourceError)
+            else one
+            for queue, one in zip(found.queues, read, strict=True)
+        }
+
+    async def _holders_to_sweep(self, queues: list[WorkQueue]) -> int | None:
+        """How many runs hold slots, if to list them is cheaper than to ask each queue, or the only way."""
+        only_way = "concurrency_status" in self._support.missing
+        if len(queues) < slots.PAGE_IN_QUEUES and not only_way:
+            return None
+        try:
+            holders = await slots.count_holders(self._api)
+        except SourceError as error:
+            if only_way or not left_out(error, "queues"):
+                raise
+            return None
+        return holders if only_way or slots.sweep_is_cheaper(holders, len(queues), self._api.page_size) else None
+
+    async def _read(self, queue: WorkQueue, pool: str, until: float) -> Slots | Unreadable | SourceError | None:
+        """One queue, or None if it was deleted. It is left out if not read `until` then, by the loop's clock.
+
+        The error itself where the server has no such endpoint.
         """
-        pool, queue = item
         try:
             async with asyncio.timeout_at(until):
-                status, runs = await self._api.concurrency_status(queue.id)
+                return await slots.read_one(self._api, queue.id)
         except TimeoutError:
             message = f"queue {queue.id} was not read before the poll's timeout of {self._config.timeout:g}s"
-            return Unreadable(pool.name, queue.name, "timeout", message)
+            return Unreadable("queues", "timeout", message, pool, queue.name)
         except SourceError as error:
-            return None if is_deleted(error) else _unreadable(error, pool.name, queue.name)
-        holders = _holders(runs) if runs is not None else {}
-        return Queue(
-            pool=pool.name,
-            name=queue.name,
-            active_slots=status.active_slots,
-            slot_limit=status.concurrency_limit,
-            processing=holders["RUNNING"].holders if holders else None,
-            holders=holders,
-            paused=queue.is_paused,
-            id=str(queue.id),
-            priority=queue.priority,
+            if is_unsupported(error):
+                return error
+            return None if is_deleted(error) else left_out(error, "queues", pool, queue.name)
+
+    async def _backlog(self, queues: list[WorkQueue]) -> dict[uuid.UUID, Backlog]:
+        return await backlog.read(self._api, queues, self._api.now(), self._config.concurrency)
+
+    async def _workers(self, pools: dict[uuid.UUID, WorkPool], missing: list[Unreadable]) -> dict[uuid.UUID, Workers]:
+        async def read(pool: WorkPool) -> Workers | None:
+            try:
+                rows = await self._api.listing("/work_pools/{name}/workers/filter", WORKERS, name=pool.name)
+            except SourceError as error:
+                if is_unsupported(error):
+                    raise
+                if not is_deleted(error):
+                    missing.append(left_out(error, "workers", pool.name))
+                return None
+            counts = Counter(row.status if row.status in _WORKER_STATUSES else "unknown" for row in rows)
+            beats = [row.last_heartbeat_time.timestamp() for row in rows if row.last_heartbeat_time]
+            by_status = {status: counts.pop(status, 0) for status in _WORKER_STATUSES} | counts
+            return Workers(by_status, max(beats, default=None))
+
+        found = await each(list(pools.values()), read, self._config.concurrency)
+        return {pool_id: workers for pool_id, workers in zip(pools, found, strict=True) if workers}
+
+    def _queues(
+        self,
+        found: Discovered,
+        slots_of: Mapping[uuid.UUID, Slots | Unreadable | None],
+        backlog_of: Mapping[uuid.UUID, Backlog],
+    ) -> Iterator[Queue]:
+        read = "queues" in self._config.collect and "queues" not in self._support.missing
+        for queue in found.queues:
+            of_queue = slots_of.get(queue.id)
+            if isinstance(of_queue, Slots) or not read:
+                of_queue = of_queue if isinstance(of_queue, Slots) else None
+                yield _queue(queue, found.pool_of(queue).name, of_queue, backlog_of.get(queue.id))
+
+    def _pool(self, pool: WorkPool, workers: Workers | None) -> Pool:
+        if "pools" not in self._config.collect:
+            return Pool(name=pool.name, workers=workers)
+        return Pool(
+            name=pool.name,
+            id=str(pool.id),
+            kind=pool.type,
+            paused=pool.is_paused,
+            active_slots=pool.active_slots,
+            slot_limit=pool.concurrency_limit,
+            status=pool.status,
+            workers=workers,
         )
 
 
-def _refuse_twins(names: Iterable[T], message: str) -> None:
+class _Support:
+    """What this server does not have, until there is reason to ask again.
+
+    `missing` holds parts, and `concurrency_status`, without which the slots are read by a sweep.
+    """
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._version: str | None = None
+        self.missing: set[str] = set()
+
+    @property
+    def missing_parts(self) -> tuple[Part, ...]:
+        """The parts that can't be had."""
+        return tuple(part for part in PARTS if part in self.missing)
+
+    def forget(self) -> None:
+        """Ask for everything again: what comes back after a failure may be another server."""
+        self.missing.clear()
+
+    async def check(self) -> None:
+        """Ask for everything again if the server has another version now. One request, while something is missing."""
+        if not self.missing:
+            self._version = None
+            return
+        try:
+            version = await self._api.version()
+        except StatusError as error:
+            if not is_unsupported(error):
+                raise
+            version = ""  # Prefect Cloud does not tell
+        if self._version not in {None, version}:
+            self.forget()
+        self._version = version
+
+
+def _queue(queue: WorkQueue, pool: str, of_queue: Slots | None, waiting: Backlog | None) -> Queue:
+    holders = of_queue.holders or {} if of_queue else {}
+    return Queue(
+        pool=pool,
+        name=queue.name,
+        usage_known=True if of_queue else None,
+        active_slots=of_queue.active if of_queue else None,
+        slot_limit=of_queue.limit if of_queue else queue.concurrency_limit,
+        processing=holders["RUNNING"].holders if holders else None,
+        holders=holders,
+        queued={str(queue.priority): sum(waiting.by_state.values())} if waiting else {},
+        waiting=waiting.by_state if waiting else {},
+        longest_wait=waiting.longest if waiting else None,
+        paused=queue.is_paused,
+        last_polled=queue.last_polled.timestamp() if queue.last_polled else None,
+        id=str(queue.id),
+        priority=queue.priority,
+    )
+
+
+def _refuse_twins(names: Iterable[H], message: str) -> None:
     """Raise `SourceError` where two things have one name: it is what tells their series apart."""
-    seen: set[T] = set()
+    seen: set[H] = set()
     for name in names:
         if name in seen:
             raise SourceError("contract", f"the server lists {message.format(name)}")
         seen.add(name)
-
-
-def _unreadable(error: SourceError, pool: str, queue: str) -> Unreadable:
-    if error.reason in _WHOLE_SERVER:
-        raise error
-    return Unreadable(pool, queue, error.reason, str(error))
-
-
-def _pool(pool: WorkPool) -> Pool:
-    return Pool(
-        name=pool.name,
-        id=str(pool.id),
-        kind=pool.type,
-        paused=pool.is_paused,
-        active_slots=pool.active_slots,
-        slot_limit=pool.concurrency_limit,
-    )
-
-
-def _holders(runs: Iterable[FlowRunSlotSummary]) -> dict[str, Durations]:
-    """Holders by state: all the states that hold slots, and any other that upstream lists as `unknown`."""
-    by_state: dict[str, list[float | None]] = {state: [] for state in HOLDING_STATES}
-    for run in runs:
-        state = run.get("state_type")
-        times = by_state.setdefault(state if state in HOLDING_STATES else "unknown", [])
-        times.append(run.get("time_in_current_state"))
-    return {
-        state: Durations(
-            holders=len(times),
-            # Negative where the clock of the server is behind that of the worker which set the state.
-            seconds=tuple(max(time, 0.0) for time in times if time is not None),
-        )
-        for state, times in by_state.items()
-    }

@@ -6,42 +6,123 @@ Facts about the endpoints that are not in Prefect's documentation were measured 
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any, Final, NotRequired, TypeVar
 
-from pydantic import Field, TypeAdapter, with_config
+from pydantic import AwareDatetime, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from exporter.sources.base import Contract, Count, CountRequest, SourceConfig, SourceError, StatusError
-from exporter.sources.client import Client
+from exporter.sources.client import Answer, Client
 
 T = TypeVar("T")
-L = TypeVar("L", "WorkPool", "WorkQueue")
+R = TypeVar("R", bound="Row")
 
 MAX_PAGES: Final = 1_000
-_DEFAULT_PAGE_SIZE: Final = 200
+DEFAULT_PAGE_SIZE: Final = 200
 _CSRF_HEADER: Final = "Prefect-Csrf-Token"
+_PAUSE: Final = 0.4
+"""Length of a pause, as a part of the time that the request before it took: the server answers in one process."""
+_SAME_CLOCK: Final = timedelta(seconds=2)
+
+Seconds = Annotated[float, Field(ge=-1e15, le=1e15)]
 
 
-class WorkPool(Contract):
-    """One item of `POST /work_pools/filter`."""
+class Row(Contract):
+    """One item of a listing. What may be null there may be absent, by the schemas of the server.
+
+    A limit has to be there all the same: to take it for "no limit" would be a lie.
+    """
 
     id: uuid.UUID
+
+
+class WorkPool(Row):
+    """One item of `POST /work_pools/filter`. Servers before 3.6.23 have no `active_slots`."""
+
     name: str
     type: str
     is_paused: bool
     concurrency_limit: Count | None
-    active_slots: Count | None
+    active_slots: Count | None = None
+    status: str | None = None
 
 
-class WorkQueue(Contract):
-    """One item of `POST /work_pools/{name}/queues/filter`."""
+class WorkQueue(Row):
+    """One item of `POST /work_pools/{name}/queues/filter` and of `POST /work_queues/filter`."""
 
-    id: uuid.UUID
     name: str
     is_paused: bool
     priority: Annotated[int, Field(ge=0, lt=2**31)]
+    concurrency_limit: Count | None
+    last_polled: AwareDatetime | None = None
+    work_pool_id: uuid.UUID | None = None
+
+
+class Worker(Row):
+    """One item of `POST /work_pools/{name}/workers/filter`."""
+
+    status: str
+    last_heartbeat_time: AwareDatetime | None = None
+
+
+class ConcurrencyLimit(Row):
+    """One item of `POST /v2/concurrency_limits/filter`."""
+
+    name: str
+    active: bool
+    limit: Count
+    active_slots: Count
+    slot_decay_per_second: Annotated[float, Field(ge=0)]
+
+
+class Deployment(Row):
+    """One item of `POST /deployments/filter`."""
+
+    name: str
+    flow_id: uuid.UUID
+
+
+class Flow(Row):
+    """One item of `POST /flows/filter`."""
+
+    name: str
+
+
+class State(Contract):
+    """`state` of a flow run."""
+
+    timestamp: AwareDatetime
+
+
+class FlowRun(Row):
+    """One item of `POST /flow_runs/filter`. The estimates are made when it is answered, by the server's clock."""
+
+    work_queue_id: uuid.UUID | None = None
+    work_queue_name: str | None = None
+    state_type: str | None = None
+    state_name: str | None = None
+    state: State | None = None
+    start_time: AwareDatetime | None = None
+    expected_start_time: AwareDatetime | None = None
+    next_scheduled_start_time: AwareDatetime | None = None
+    total_run_time: Seconds
+    estimated_run_time: Seconds
+    estimated_start_time_delta: Seconds
+
+    @property
+    def answered_at(self) -> datetime | None:
+        """The server's time, where one of its estimates tells: of a run that is RUNNING, or late and not started."""
+        try:
+            if self.state_type == "RUNNING" and self.state:
+                return self.state.timestamp + timedelta(seconds=self.estimated_run_time - self.total_run_time)
+            if self.estimated_start_time_delta > 0 and not self.start_time and self.expected_start_time:
+                return self.expected_start_time + timedelta(seconds=self.estimated_start_time_delta)
+        except OverflowError:
+            return None
+        return None
 
 
 @with_config(Contract.model_config)
@@ -53,7 +134,7 @@ class FlowRunSlotSummary(TypedDict):
 
     id: str
     state_type: NotRequired[str | None]
-    time_in_current_state: NotRequired[Annotated[float, Field(ge=-1e15, le=1e15)] | None]
+    time_in_current_state: NotRequired[Seconds | None]
 
 
 class WorkQueueConcurrencyStatus(Contract):
@@ -72,14 +153,33 @@ class WorkQueueConcurrencyStatus(Contract):
     flow_runs: list[FlowRunSlotSummary] = Field(default=[])
 
 
-class _CsrfToken(Contract):
-    """The answer of `GET /csrf-token`."""
+class HistoryState(Contract):
+    """Runs of one state in `POST /flow_runs/history`."""
 
+    state_name: str
+    count_runs: Count
+
+
+class HistoryInterval(Contract):
+    """One item of `POST /flow_runs/history`."""
+
+    states: list[HistoryState]
+
+
+class _CsrfToken(Contract):
     token: str
 
 
 WORK_POOLS: Final = TypeAdapter(list[WorkPool])
 WORK_QUEUES: Final = TypeAdapter(list[WorkQueue])
+WORKERS: Final = TypeAdapter(list[Worker])
+CONCURRENCY_LIMITS: Final = TypeAdapter(list[ConcurrencyLimit])
+DEPLOYMENTS: Final = TypeAdapter(list[Deployment])
+FLOWS: Final = TypeAdapter(list[Flow])
+FLOW_RUNS: Final = TypeAdapter(list[FlowRun])
+HISTORY: Final = TypeAdapter(list[HistoryInterval])
+COUNT: Final = TypeAdapter(Count)
+VERSION: Final = TypeAdapter(str)
 _CONCURRENCY_STATUS: Final = TypeAdapter(WorkQueueConcurrencyStatus)
 _CSRF_TOKEN: Final = TypeAdapter(_CsrfToken)
 
@@ -97,39 +197,84 @@ class Api:
             explain=_explain,
             count_request=count_request,
         )
-        self._page_size = _DEFAULT_PAGE_SIZE
+        self.page_size = DEFAULT_PAGE_SIZE
         # A token belongs to a client id, and a new one ends the old: no two processes may share the id.
         self._csrf_client = str(uuid.uuid4())
         self._csrf_renewal = asyncio.Lock()
+        self._ahead = timedelta()
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
 
-    async def listing(self, endpoint: str, contract: TypeAdapter[list[L]], **path: str) -> AsyncIterator[L]:
-        """All rows of a listing, each once: rows that move between two pages may be listed twice."""
+    async def version(self) -> str:
+        """The server's version. Prefect Cloud does not tell: `StatusError` 404."""
+        return (await self._client.get("/admin/version", VERSION)).content
+
+    async def pages(
+        self,
+        endpoint: str,
+        contract: TypeAdapter[list[R]],
+        body: Mapping[str, Any] | None = None,
+        **path: str,
+    ) -> AsyncIterator[Answer[list[R]]]:
+        """All pages of a listing, as they are: rows that move while it is read may be in two of them, or in none."""
         seen: set[uuid.UUID] = set()
         offset = 0
         for _ in range(MAX_PAGES):
             try:
-                rows = await self._post(endpoint, contract, {"limit": self._page_size, "offset": offset}, **path)
+                answer = await self.post(
+                    endpoint, contract, {**(body or {}), "limit": self.page_size, "offset": offset}, **path
+                )
             except StatusError as error:
                 # The greatest limit is a setting of the server (PREFECT_SERVER_API_DEFAULT_LIMIT).
                 greatest = re.search(r"must be less than or equal to ([0-9]{1,9})\b", error.detail)
-                if not greatest or not 0 < int(greatest[1]) < self._page_size:
+                if not greatest or not 0 < int(greatest[1]) < self.page_size:
                     raise
-                self._page_size = int(greatest[1])
+                self.page_size = int(greatest[1])
                 continue
-            new = [row for row in rows if row.id not in seen]
-            for row in new:
-                seen.add(row.id)
-                yield row
-            if len(rows) < self._page_size:
+            yield answer
+            rows = answer.content
+            if len(rows) < self.page_size:
                 return
-            if not new:
+            if seen.issuperset(row.id for row in rows):
                 raise SourceError("contract", f"POST {endpoint}: the page at offset {offset} repeats those before it")
+            seen.update(row.id for row in rows)
             offset += len(rows)
         raise SourceError("too_large", f"POST {endpoint}: the listing does not end after {MAX_PAGES} pages")
+
+    async def sweep(
+        self, endpoint: str, contract: TypeAdapter[list[R]], body: Mapping[str, Any]
+    ) -> AsyncIterator[Answer[list[R]]]:
+        """All pages of a listing that costs the server much, with a pause after each for its other clients."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        async for page in self.pages(endpoint, contract, body):
+            took = loop.time() - started
+            yield page
+            await asyncio.sleep(took * _PAUSE)
+            started = loop.time()
+
+    async def listing(
+        self,
+        endpoint: str,
+        contract: TypeAdapter[list[R]],
+        body: Mapping[str, Any] | None = None,
+        **path: str,
+    ) -> list[R]:
+        """All rows of a listing, each once."""
+        pages = self.pages(endpoint, contract, body, **path)
+        return list({row.id: row async for page in pages for row in page.content}.values())
+
+    async def by_ids(
+        self, endpoint: str, contract: TypeAdapter[list[R]], table: str, ids: Sequence[uuid.UUID]
+    ) -> list[R]:
+        """The rows of these ids: a page's worth at a time, so that the order of the listing does not matter."""
+        rows = []
+        for start in range(0, len(ids), self.page_size):
+            some = [str(one) for one in ids[start : start + self.page_size]]
+            rows += await self.listing(endpoint, contract, {table: {"id": {"any_": some}}})
+        return rows
 
     async def concurrency_status(
         self, queue: uuid.UUID
@@ -141,7 +286,7 @@ class Api:
         endpoint = "/work_queues/{id}/concurrency_status"
         runs: dict[str, FlowRunSlotSummary] = {}
         for page in range(1, MAX_PAGES + 1):
-            status = await self._post(endpoint, _CONCURRENCY_STATUS, {"page": page}, id=str(queue))
+            status = (await self.post(endpoint, _CONCURRENCY_STATUS, {"page": page}, id=str(queue))).content
             if "flow_runs" not in status.model_fields_set:
                 return status, None
             runs |= {run["id"]: run for run in status.flow_runs}
@@ -149,23 +294,34 @@ class Api:
                 return status, list(runs.values())
         raise SourceError("too_large", f"POST {endpoint} of queue {queue}: more than {MAX_PAGES} pages")
 
-    async def _post(self, endpoint: str, contract: TypeAdapter[T], body: Mapping[str, Any], **path: str) -> T:
+    async def post(self, endpoint: str, contract: TypeAdapter[T], body: Mapping[str, Any], **path: str) -> Answer[T]:
         """One request; a CSRF token is fetched when the server first asks for one, and when it expires."""
         token = self._client.tokens.get(_CSRF_HEADER)
         try:
-            return (await self._client.post(endpoint, contract, body, **path))[0]
+            answer = await self._client.post(endpoint, contract, body, **path)
         except StatusError as error:
             if error.status != HTTPStatus.FORBIDDEN or not re.search("CSRF|client identifier", error.detail):
                 raise
-        await self._renew_csrf_token(token)
-        return (await self._client.post(endpoint, contract, body, **path))[0]
+            await self._renew_csrf_token(token)
+            answer = await self._client.post(endpoint, contract, body, **path)
+        if answer.date:
+            self._ahead = answer.date - datetime.now(UTC)
+        return answer
+
+    def now(self) -> datetime:
+        """The server's time: ours, unless the Date of its answers differs by more than Date's own inexactness."""
+        return datetime.now(UTC) + (self._ahead if abs(self._ahead) > _SAME_CLOCK else timedelta())
+
+    def time_of(self, page: Answer[list[FlowRun]]) -> datetime:
+        """The server's time when it answered: to the microsecond where one of the runs tells it."""
+        return next((moment for run in page.content if (moment := run.answered_at)), None) or self.now()
 
     async def _renew_csrf_token(self, refused: str | None) -> None:
         async with self._csrf_renewal:
             if self._client.tokens.get(_CSRF_HEADER) != refused:
                 return  # another request has done it meanwhile
-            answer, _ = await self._client.get("/csrf-token", _CSRF_TOKEN, client=self._csrf_client)
-            self._client.tokens = {_CSRF_HEADER: answer.token, "Prefect-Csrf-Client": self._csrf_client}
+            answer = await self._client.get("/csrf-token", _CSRF_TOKEN, client=self._csrf_client)
+            self._client.tokens = {_CSRF_HEADER: answer.content.token, "Prefect-Csrf-Client": self._csrf_client}
 
 
 def is_deleted(error: SourceError) -> bool:
@@ -179,6 +335,14 @@ def is_deleted(error: SourceError) -> bool:
     )
 
 
+def is_unsupported(error: SourceError) -> bool:
+    """Whether this is how a server says that it has no such endpoint."""
+    return isinstance(error, StatusError) and (
+        error.status == HTTPStatus.METHOD_NOT_ALLOWED
+        or (error.status == HTTPStatus.NOT_FOUND and error.detail.startswith("Not Found"))
+    )
+
+
 def _explain(body: Any) -> str | None:
     """What an error's body says, in the shapes that Prefect and FastAPI have for it."""
     match body:
@@ -186,10 +350,7 @@ def _explain(body: Any) -> str | None:
             return "Not Found (is url the address of the API, and the server Prefect 3.6.23 or newer?)"
         case {"detail": str(text)}:
             return text
-        case {
-            "exception_message": str(text),
-            "exception_detail": [{"loc": list(location), "msg": str(message)}, *_],
-        }:
+        case {"exception_message": str(text), "exception_detail": [{"loc": list(location), "msg": str(message)}, *_]}:
             return f"{text} {'.'.join(str(part) for part in location)}: {message}"
         case {"exception_message": str(text)}:
             return text

@@ -1,0 +1,116 @@
+"""The runs that wait for a slot: those that could be started now, and not those that are scheduled for later.
+
+A run that waits is SCHEDULED and due. One that a deployment's limit holds back, AwaitingConcurrencySlot, waits too: the
+server puts its time off again and again, so that it is never due. A queue's full limit makes no state of its own.
+"""
+
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from exporter.sources.prefect.api import COUNT, FLOW_RUNS, HISTORY, Api, FlowRun, WorkQueue
+from exporter.sources.prefect.each import each
+
+WAITING_STATES: Final = ("Scheduled", "Late", "AwaitingConcurrencySlot", "AwaitingRetry")
+"""Names of the states in which a run waits; any other is counted as `other`."""
+
+_HELD_BACK: Final = "AwaitingConcurrencySlot"
+
+PAGES_PER_QUEUE: Final = 1 / 3
+"""Pages of a sweep that cost the server what it costs to ask for one queue: its states, and its oldest run."""
+
+_EVER: Final = timedelta(days=3650)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The runs that wait in one queue, by the name of their state, and the seconds that the oldest has waited."""
+
+    by_state: dict[str, int]
+    longest: float | None
+
+
+def _waiting(now: datetime) -> dict[str, Any]:
+    """The filter of the runs that wait; a run has a next scheduled start only while it is SCHEDULED."""
+    return {
+        "operator": "or_",
+        "state": {"name": {"any_": [_HELD_BACK]}},
+        "next_scheduled_start_time": {"before_": now.isoformat()},
+    }
+
+
+async def read(api: Api, queues: Sequence[WorkQueue], now: datetime, concurrency: int) -> dict[uuid.UUID, Backlog]:
+    """The backlog of each of these queues at `now` of the server's clock. Raises `SourceError`.
+
+    One request if nothing waits on the whole server. Else a sweep over all that waits or, if there is very much of it,
+    two requests for each queue. A run with a queue's name and no id waits in none: no worker would get it.
+    """
+    waiting = (await api.post("/flow_runs/count", COUNT, {"flow_runs": _waiting(now)})).content
+    if waiting / api.page_size > len(queues) * PAGES_PER_QUEUE + 1:
+        backlogs = await each(queues, lambda queue: _of_queue(api, queue, now), concurrency)
+        return dict(zip((queue.id for queue in queues), backlogs, strict=True))
+    return await _sweep(api, queues, now) if waiting else {queue.id: _backlog({}, None) for queue in queues}
+
+
+async def _sweep(api: Api, queues: Sequence[WorkQueue], now: datetime) -> dict[uuid.UUID, Backlog]:
+    runs: dict[uuid.UUID, tuple[FlowRun, float]] = {}
+    async for page in api.sweep("/flow_runs/filter", FLOW_RUNS, {"flow_runs": _waiting(now), "sort": "ID_DESC"}):
+        moment = api.time_of(page)
+        runs |= {run.id: (run, _seconds_waited(run, moment)) for run in page.content}
+    of_queue: dict[uuid.UUID, list[tuple[str, float]]] = {queue.id: [] for queue in queues}
+    for run, seconds in runs.values():
+        if run.state_type == "SCHEDULED" and run.work_queue_id in of_queue:
+            of_queue[run.work_queue_id].append((run.state_name or "", seconds))
+    return {
+        queue_id: _backlog(Counter(state for state, _ in waits), max((seconds for _, seconds in waits), default=None))
+        for queue_id, waits in of_queue.items()
+    }
+
+
+async def _of_queue(api: Api, queue: WorkQueue, now: datetime) -> Backlog:
+    history = {
+        "history_start": (now - _EVER).isoformat(),
+        "history_end": (now + _EVER).isoformat(),
+        "history_interval_seconds": 2 * _EVER.total_seconds(),
+        "work_queues": {"id": {"any_": [str(queue.id)]}},
+        "flow_runs": _waiting(now),
+    }
+    counts: Counter[str] = Counter()
+    for interval in (await api.post("/flow_runs/history", HISTORY, history)).content:
+        for state in interval.states:
+            counts[state.state_name] += state.count_runs
+    names = [name for name, count in counts.items() if count and name != _HELD_BACK]
+    due = {"state": {"name": {"any_": names}}, "next_scheduled_start_time": {"before_": now.isoformat()}}
+    held_back = {"state": {"name": {"any_": [_HELD_BACK]}}}
+    oldest = [
+        await _oldest(api, queue, flow_runs, sort)
+        for wanted, flow_runs, sort in (
+            (names, due, "NEXT_SCHEDULED_START_TIME_ASC"),
+            (counts[_HELD_BACK], held_back, "EXPECTED_START_TIME_ASC"),
+        )
+        if wanted
+    ]
+    return _backlog(counts, max((seconds for seconds in oldest if seconds is not None), default=None))
+
+
+async def _oldest(api: Api, queue: WorkQueue, flow_runs: dict[str, Any], sort: str) -> float | None:
+    body = {"flow_runs": flow_runs, "work_pool_queues": {"id": {"any_": [str(queue.id)]}}, "sort": sort, "limit": 1}
+    page = await api.post("/flow_runs/filter", FLOW_RUNS, body)
+    return max((_seconds_waited(run, api.time_of(page)) for run in page.content), default=None)
+
+
+def _seconds_waited(run: FlowRun, now: datetime) -> float:
+    """How long the run could have been started by now, but for its queue or another limit."""
+    held_back = run.state_name == _HELD_BACK
+    since = run.expected_start_time if held_back else run.next_scheduled_start_time
+    return max((now - since).total_seconds(), 0.0) if since else 0.0
+
+
+def _backlog(counts: dict[str, int], longest: float | None) -> Backlog:
+    by_state = {state: counts.get(state, 0) for state in WAITING_STATES}
+    if other := sum(counts.values()) - sum(by_state.values()):
+        by_state["other"] = other
+    return Backlog(by_state, longest)

@@ -1,0 +1,99 @@
+"""Which pools and queues there are, at the price of a few pages."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from exporter.model import Unreadable
+from exporter.sources.base import SourceError
+from exporter.sources.prefect.api import WORK_POOLS, WORK_QUEUES, Api, WorkPool, WorkQueue, is_deleted
+from exporter.sources.prefect.each import each
+from exporter.sources.prefect.failures import left_out
+
+_WORTH_IT: Final = 0.4
+"""Pages of the one listing that are worth it, for each request that listing the pools one by one would take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """The pools that are read, the queues of each by the pool's id, and the pools whose queues could not be listed."""
+
+    pools: dict[uuid.UUID, WorkPool]
+    queues: list[WorkQueue]
+    unreadable: tuple[Unreadable, ...] = ()
+
+    def pool_of(self, queue: WorkQueue) -> WorkPool:
+        """The pool of one of these queues."""
+        if queue.work_pool_id is None:
+            raise KeyError(queue.id)
+        return self.pools[queue.work_pool_id]
+
+
+class Discovery:
+    """Lists the pools and queues of a server, and remembers which there were.
+
+    The queues of all pools come in one listing, `POST /work_queues/filter`. It is ordered by their names only, which
+    repeat: on PostgreSQL its pages lose rows and repeat others, but never their number. So it tells when something has
+    changed, and the queues that it lost are asked for by their ids. Only then, and at first, each pool is listed.
+    """
+
+    def __init__(self, api: Api, concurrency: int) -> None:
+        self._api = api
+        self._concurrency = concurrency
+        self._pools: frozenset[uuid.UUID] = frozenset()
+        self._queues: frozenset[uuid.UUID] = frozenset()
+        self._rows: int | None = None
+        """How many queues the server has in all, those of pools that are not read included."""
+
+    async def pools(self) -> list[WorkPool]:
+        """All pools of the server."""
+        return await self._api.listing("/work_pools/filter", WORK_POOLS)
+
+    async def queues(self, pools: Sequence[WorkPool]) -> Discovered:
+        """The queues of these pools. Raises `SourceError` where the fault is the server's."""
+        by_id = {pool.id: pool for pool in pools}
+        pages = (self._rows or len(self._queues)) // self._api.page_size + 1
+        if by_id.keys() == self._pools and pages <= len(pools) * _WORTH_IT:
+            try:
+                queues = await self._all_at_once(by_id)
+            except SourceError as error:
+                left_out(error, "queues")
+                queues = None
+            if queues is not None:
+                return Discovered(by_id, queues)
+        return await self._pool_by_pool(by_id)
+
+    async def _all_at_once(self, pools: dict[uuid.UUID, WorkPool]) -> list[WorkQueue] | None:
+        """The queues of these pools from the one listing; None if there are others than were known."""
+        rows = [row async for page in self._api.pages("/work_queues/filter", WORK_QUEUES) for row in page.content]
+        found = {row.id: row for row in rows if row.work_pool_id in pools}
+        changed = self._rows not in {None, len(rows)} or not found.keys() <= self._queues
+        self._rows = len(rows)
+        if changed:
+            return None
+        lost = sorted(self._queues - found.keys())
+        found |= {
+            row.id: row for row in await self._api.by_ids("/work_queues/filter", WORK_QUEUES, "work_queues", lost)
+        }
+        return list(found.values())
+
+    async def _pool_by_pool(self, pools: dict[uuid.UUID, WorkPool]) -> Discovered:
+        listed = await each(list(pools.values()), self._queues_of, self._concurrency)
+        kept = {
+            pool_id: pool for (pool_id, pool), of_pool in zip(pools.items(), listed, strict=True) if of_pool is not None
+        }
+        queues = {queue.id: queue for of_pool in listed if isinstance(of_pool, list) for queue in of_pool}
+        unreadable = tuple(of_pool for of_pool in listed if isinstance(of_pool, Unreadable))
+        # A pool that could not be listed has to be listed again.
+        self._pools = frozenset() if unreadable else frozenset(kept)
+        self._queues = frozenset(queues)
+        return Discovered(kept, list(queues.values()), unreadable)
+
+    async def _queues_of(self, pool: WorkPool) -> list[WorkQueue] | Unreadable | None:
+        """The queues of a pool, or None if it was deleted since the pools were listed."""
+        try:
+            queues = await self._api.listing("/work_pools/{name}/queues/filter", WORK_QUEUES, name=pool.name)
+        except SourceError as error:
+            return None if is_deleted(error) else left_out(error, "queues", pool.name)
+        return [queue.model_copy(update={"work_pool_id": pool.id}) for queue in queues]

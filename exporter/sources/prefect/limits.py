@@ -1,0 +1,57 @@
+"""The limits that are not queues: global ones, those of tags and those of deployments, in one list of the server."""
+
+import uuid
+from dataclasses import dataclass, field
+
+from exporter.model import Limit
+from exporter.sources.prefect.api import CONCURRENCY_LIMITS, DEPLOYMENTS, FLOWS, Api, ConcurrencyLimit
+
+
+@dataclass(slots=True)
+class Limits:
+    """Reads the limits, and remembers the names of the deployments: they are asked for once."""
+
+    api: Api
+    _names: dict[uuid.UUID, str] = field(default_factory=dict)
+
+    async def read(self) -> tuple[Limit, ...]:
+        """Every limit of the server. Raises `SourceError`."""
+        rows = await self.api.listing("/v2/concurrency_limits/filter", CONCURRENCY_LIMITS)
+        await self._learn_names([deployment for row in rows if (deployment := _deployment(row))])
+        return tuple(self._limit(row) for row in rows)
+
+    async def _learn_names(self, deployments: list[uuid.UUID]) -> None:
+        self._names = {deployment: name for deployment, name in self._names.items() if deployment in deployments}
+        new = [deployment for deployment in deployments if deployment not in self._names]
+        if not new:
+            return
+        found = await self.api.by_ids("/deployments/filter", DEPLOYMENTS, "deployments", new)
+        flow_ids = list({deployment.flow_id for deployment in found})
+        flows = {flow.id: flow.name for flow in await self.api.by_ids("/flows/filter", FLOWS, "flows", flow_ids)}
+        for deployment in found:
+            if flow := flows.get(deployment.flow_id):
+                self._names[deployment.id] = f"{flow}/{deployment.name}"
+
+    def _limit(self, row: ConcurrencyLimit) -> Limit:
+        kind, _, name = row.name.partition(":")
+        if kind not in {"tag", "deployment"} or not name:
+            kind, name = "global", row.name
+        if deployment := _deployment(row):
+            name = self._names.get(deployment, name)
+        return Limit(
+            name=name,
+            kind=kind,
+            id=str(row.id),
+            active_slots=row.active_slots,
+            slot_limit=row.limit,
+            slot_decay=row.slot_decay_per_second,
+            active=row.active,
+        )
+
+
+def _deployment(row: ConcurrencyLimit) -> uuid.UUID | None:
+    """The deployment whose limit it is: its id is in the name, `deployment:<id>`."""
+    try:
+        return uuid.UUID(row.name.removeprefix("deployment:")) if row.name.startswith("deployment:") else None
+    except ValueError:
+        return None
