@@ -1,5 +1,7 @@
 """The JSON of the Prefect server (3.8.8): one function for each kind of object, every field of its schema."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -74,8 +76,6 @@ def slot_summary(run: Run, now: datetime) -> Json:
 
 def flow_run(run: Run, now: datetime) -> Json:
     """`FlowRunResponse`; the three durations in seconds."""
-    running = run.state.type is StateType.RUNNING
-    ran = (run.state.timestamp - run.started).total_seconds() if run.started else 0.0
     flow_id = str(ident("flow", run.deployment.flow))
     return {
         "id": str(run.id),
@@ -111,9 +111,9 @@ def flow_run(run: Run, now: datetime) -> Json:
         "next_scheduled_start_time": timestamp(run.due),
         "start_time": timestamp(run.started),
         "end_time": None,
-        "total_run_time": ran,
-        "estimated_run_time": (now - run.state.timestamp).total_seconds() if running else ran,
-        "estimated_start_time_delta": max(0.0, ((run.started or now) - run.expected_start).total_seconds()),
+        "total_run_time": _total_run_time(run),
+        "estimated_run_time": _estimated_run_time(run, now),
+        "estimated_start_time_delta": _lateness(run, now),
         "auto_scheduled": run.queue.ahead > 0,
         "infrastructure_document_id": None,
         "infrastructure_pid": None,
@@ -123,6 +123,31 @@ def flow_run(run: Run, now: datetime) -> Json:
         "state": _state(run),
         "job_variables": {},
     }
+
+
+def history(runs: Iterable[Run], start: datetime, interval: timedelta, intervals: int, now: datetime) -> list[Json]:
+    """`HistoryResponse` of each interval: the runs that are expected to start in it, by the state they are in now."""
+    by_state: defaultdict[tuple[int, StateType, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        by_state[(run.expected_start - start) // interval, run.state.type, run.state.name].append(run)
+    return [
+        {
+            "interval_start": timestamp(start + number * interval),
+            "interval_end": timestamp(start + (number + 1) * interval),
+            "states": [
+                {
+                    "state_type": state_type,
+                    "state_name": name,
+                    "count_runs": len(in_state),
+                    "sum_estimated_run_time": sum(max(0.0, _estimated_run_time(run, now)) for run in in_state),
+                    "sum_estimated_lateness": sum(_lateness(run, now) for run in in_state),
+                }
+                for (where, state_type, name), in_state in sorted(by_state.items())
+                if where == number
+            ],
+        }
+        for number in range(intervals)
+    ]
 
 
 def worker(worker: Worker, world: World, now: datetime) -> Json:
@@ -200,9 +225,29 @@ def deployment(deployment: Deployment, queue: Queue, world: World) -> Json:
     }
 
 
+def flow(name: str, world: World) -> Json:
+    """`Flow`."""
+    return {**_stamped(ident("flow", name), world), "name": name, "tags": [], "labels": {}}
+
+
 def _stamped(id_: UUID, world: World) -> Json:
     created = timestamp(world.start - SET_UP)
     return {"id": str(id_), "created": created, "updated": created}
+
+
+def _total_run_time(run: Run) -> float:
+    """How long it was RUNNING before its present state. It starts once, so RUNNING itself counts for nothing yet."""
+    return (run.state.timestamp - run.started).total_seconds() if run.started else 0.0
+
+
+def _estimated_run_time(run: Run, now: datetime) -> float:
+    running = run.state.type is StateType.RUNNING
+    return _total_run_time(run) + ((now - run.state.timestamp).total_seconds() if running else 0.0)
+
+
+def _lateness(run: Run, now: datetime) -> float:
+    """How long after the time expected it started, or has not started yet."""
+    return max(0.0, ((run.started or now) - run.expected_start).total_seconds())
 
 
 def _state(run: Run) -> Json:

@@ -12,8 +12,6 @@ from uuid import UUID
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from exporter.demo.world import StateType
-
 MAX_LIMIT = 200
 """PREFECT_SERVER_API_DEFAULT_LIMIT: the default of `limit`, and the most that it may be."""
 
@@ -22,6 +20,8 @@ Reader: TypeAlias = "Callable[[Body, Any, Location], Any]"
 """Reads a value of the body; notes in the body what is wrong with it."""
 Schema: TypeAlias = "Mapping[str, Schema | Reader]"
 """The shape of a filter: field → fields of it, or reader of its value."""
+Criteria: TypeAlias = dict[str, Any]
+"""A filter as it was read, in the shape of its schema; without what is null or absent."""
 
 
 class InvalidRequestError(Exception):
@@ -65,11 +65,17 @@ class Body:
         word = self._fields.get("sort") or default
         return str(one_of(default, *others)(self, word, ("body", "sort")))
 
-    def filter(self, name: str, schema: Schema) -> dict[str, Any]:
-        """The criteria of one filter, such as `{"state.type.any_": {...}}`; absent and null ones are left out."""
-        criteria: dict[str, Any] = {}
-        self._read_filter(self._fields.get(name), schema, ("body", name), criteria)
-        return criteria
+    def required(self, name: str, reader: Reader) -> Any:
+        """A value that may be neither absent nor null."""
+        value, where = self._fields.get(name), ("body", name)
+        if value is None:
+            self.wrong("missing", where, "Field required", None)
+            return None
+        return reader(self, value, where)
+
+    def filter(self, name: str, schema: Schema) -> Criteria:
+        """The criteria of one filter, such as `{"state": {"type": {"any_": {...}}}}`."""
+        return self._read_filter(self._fields.get(name), schema, ("body", name)) or {}
 
     def check(self) -> None:
         """Refuse the request if anything in it was wrong."""
@@ -103,21 +109,23 @@ class Body:
             self.wrong("greater_than_equal", where, message, value, ge=at_least)
         return number
 
-    def _read_filter(self, value: Any, schema: Schema, where: Location, criteria: dict[str, Any]) -> None:
+    def _read_filter(self, value: Any, schema: Schema, where: Location) -> Criteria | None:
         if value is None:
-            return
+            return None
         if not isinstance(value, dict):
             message = "Input should be a valid dictionary or object to extract fields from"
             self.wrong("model_attributes_type", where, message, value)
-            return
+            return None
+        criteria = {}
         for field, inner in value.items():
             known, place = schema.get(field), (*where, field)
             if known is None:
                 self.wrong("extra_forbidden", place, "Extra inputs are not permitted", inner)
             elif isinstance(known, Mapping):
-                self._read_filter(inner, known, place, criteria)
-            elif inner is not None:
-                criteria[".".join(map(str, place[2:]))] = known(self, inner, place)
+                criteria[field] = self._read_filter(inner, known, place)
+            elif inner is not None or field == "operator":
+                criteria[field] = known(self, inner, place)
+        return {field: inner for field, inner in criteria.items() if inner is not None}
 
 
 async def read_body(request: Request) -> Body:
@@ -185,6 +193,18 @@ def moment(body: Body, value: Any, where: Location) -> datetime | None:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
+def number(body: Body, value: Any, where: Location) -> float:
+    """A number, also one that is written as a string."""
+    try:
+        return float(value)
+    except TypeError:
+        body.wrong("float_type", where, "Input should be a valid number", value)
+    except ValueError:
+        message = "Input should be a valid number, unable to parse string as a number"
+        body.wrong("float_parsing", where, message, value)
+    return 0.0
+
+
 def one_of(*words: str) -> Reader:
     """One of these words."""
 
@@ -196,13 +216,3 @@ def one_of(*words: str) -> Reader:
         return str(value)
 
     return read
-
-
-QUEUE_FILTER: Schema = {"id": any_(uuid), "name": any_(text)}
-POOL_FILTER: Schema = {"id": any_(uuid), "name": any_(text), "type": any_(text)}
-DEPLOYMENT_FILTER: Schema = {"id": any_(uuid)}
-RUN_FILTER: Schema = {
-    "state": {"type": any_(one_of(*StateType)), "name": any_(text)},
-    "next_scheduled_start_time": {"before_": moment},
-}
-RUN_QUEUE_FILTER: Schema = {"id": any_(uuid)}

@@ -1,8 +1,8 @@
 """The look-alike of a Prefect server (3.8.8), as far as an exporter reads it, over a `World`."""
 
 from collections.abc import Callable
-from datetime import datetime
-from typing import Any, cast
+from datetime import datetime, timedelta
+from typing import cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,21 +12,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from exporter.demo import answers
-from exporter.demo.body import (
-    DEPLOYMENT_FILTER,
-    POOL_FILTER,
-    QUEUE_FILTER,
-    RUN_FILTER,
-    RUN_QUEUE_FILTER,
-    Body,
-    InvalidRequestError,
-    read_body,
-)
-from exporter.demo.scenario import DEPLOYMENTS, LIMITS, POOLS, QUEUES, WORKERS, Pool, Queue
+from exporter.demo import answers, filters
+from exporter.demo.body import Body, InvalidRequestError, moment, number, read_body
+from exporter.demo.scenario import DEPLOYMENTS, LIMITS, POOLS, QUEUES, WORKERS, Pool
 from exporter.demo.world import Run, World
 
 VERSION = "3.8.8"
+MAX_INTERVALS = 500
+"""Of a history, at most."""
 
 
 def application(world: World, clock: Callable[[], datetime]) -> Starlette:
@@ -46,8 +39,10 @@ def application(world: World, clock: Callable[[], datetime]) -> Starlette:
                     Route("/work_queues/{id:uuid}/concurrency_status", api.queue_status, methods=["POST"]),
                     Route("/flow_runs/count", api.flow_run_count, methods=["POST"]),
                     Route("/flow_runs/filter", api.flow_runs, methods=["POST"]),
+                    Route("/flow_runs/history", api.flow_run_history, methods=["POST"]),
                     Route("/v2/concurrency_limits/filter", api.limits, methods=["POST"]),
                     Route("/deployments/filter", api.deployments, methods=["POST"]),
+                    Route("/flows/filter", api.flows, methods=["POST"]),
                 ],
             ),
         ],
@@ -77,26 +72,20 @@ class _Api:
     async def work_pools(self, request: Request) -> Response:
         """Ordered by name."""
         body = await read_body(request)
-        limit, offset, wanted = body.limit(), body.offset(), body.filter("work_pools", POOL_FILTER)
+        limit, offset, wanted = body.limit(), body.offset(), body.filter("work_pools", filters.POOLS)
         body.check()
         self._now()
-        pools = [
-            pool
-            for pool in POOLS
-            if _among(wanted, "id.any_", pool.id)
-            and _among(wanted, "name.any_", pool.name)
-            and _among(wanted, "type.any_", pool.type)
-        ]
+        pools = [pool for pool in POOLS if filters.pool(pool, wanted)]
         return JSONResponse([answers.pool(pool, self._world) for pool in pools[offset : offset + limit]])
 
     async def pool_queues(self, request: Request) -> Response:
         """Ordered by priority. `active_slots` counts PENDING and RUNNING: unlike `work_queues`, no CANCELLING."""
         body = await read_body(request)
         limit, offset = body.limit(), body.offset()
-        wanted = body.filter("work_queues", QUEUE_FILTER)
+        wanted = body.filter("work_queues", filters.QUEUES)
         body.check()
         self._now()
-        queues = [queue for queue in _pool(request).queues if _queue_wanted(queue, wanted)]
+        queues = [queue for queue in _pool(request).queues if filters.queue(queue, wanted)]
         page = queues[offset : offset + limit]
         return JSONResponse([answers.queue(queue, self._world.taken(queue), self._world) for queue in page])
 
@@ -115,10 +104,10 @@ class _Api:
         """The queues of all pools, ordered by name. `active_slots` counts PENDING, RUNNING and CANCELLING."""
         body = await read_body(request)
         limit, offset = body.limit(), body.offset()
-        wanted = body.filter("work_queues", QUEUE_FILTER)
+        wanted = body.filter("work_queues", filters.QUEUES)
         body.check()
         self._now()
-        queues = sorted((queue for queue in QUEUES if _queue_wanted(queue, wanted)), key=lambda queue: queue.name)
+        queues = sorted((queue for queue in QUEUES if filters.queue(queue, wanted)), key=lambda queue: queue.name)
         page = queues[offset : offset + limit]
         return JSONResponse([answers.queue(queue, len(self._world.holders(queue)), self._world) for queue in page])
 
@@ -148,21 +137,39 @@ class _Api:
     async def flow_run_count(self, request: Request) -> Response:
         body = await read_body(request)
         self._now()
-        return JSONResponse(len(self._runs(body)))
+        return JSONResponse(len(self._runs(body, "work_pool_queues")))
 
     async def flow_runs(self, request: Request) -> Response:
         """The runs that are not finished; finished ones are forgotten at once."""
         body = await read_body(request)
         limit, offset = body.limit(), body.offset()
-        sort = body.sort("ID_DESC", "NEXT_SCHEDULED_START_TIME_ASC")
+        sort = body.sort("ID_DESC", "EXPECTED_START_TIME_ASC", "NEXT_SCHEDULED_START_TIME_ASC")
         now = self._now()
-        runs = self._runs(body)
+        runs = self._runs(body, "work_pool_queues")
         if sort == "ID_DESC":
             runs.sort(key=lambda run: run.id, reverse=True)
+        elif sort == "EXPECTED_START_TIME_ASC":
+            runs.sort(key=lambda run: (run.expected_start, run.id))
         else:
             # Runs that are not scheduled come last, as on PostgreSQL; SQLite puts them first.
             runs.sort(key=lambda run: (run.due is None, run.due or run.created, run.id))
         return JSONResponse([answers.flow_run(run, now) for run in runs[offset : offset + limit]])
+
+    async def flow_run_history(self, request: Request) -> Response:
+        """The runs of each interval by state. Its filter of queues has another name than elsewhere."""
+        body = await read_body(request)
+        start, end = body.required("history_start", moment), body.required("history_end", moment)
+        seconds = body.required("history_interval_seconds", number)
+        now = self._now()
+        runs = self._runs(body, "work_queues")
+        try:
+            interval = timedelta(seconds=seconds)
+            if interval < timedelta(seconds=1):
+                raise HTTPException(422, "History interval must not be less than 1 second.")
+            intervals = min(-((start - end) // interval), MAX_INTERVALS)
+            return JSONResponse(answers.history(runs, start, interval, intervals, now))
+        except (OverflowError, ValueError):
+            return JSONResponse({"exception_message": "Internal Server Error"}, 500)
 
     async def limits(self, request: Request) -> Response:
         """Global, tag and deployment limits, ordered by name."""
@@ -179,11 +186,11 @@ class _Api:
         """Ordered by name."""
         body = await read_body(request)
         limit, offset = body.limit(), body.offset()
-        wanted = body.filter("deployments", DEPLOYMENT_FILTER)
+        wanted = body.filter("deployments", filters.DEPLOYMENTS)
         body.check()
         self._now()
         chosen = sorted(
-            (deployment for deployment in DEPLOYMENTS if _among(wanted, "id.any_", deployment.id)),
+            (deployment for deployment in DEPLOYMENTS if filters.deployment(deployment, wanted)),
             key=lambda deployment: (deployment.name, deployment.id),
         )
         page = chosen[offset : offset + limit]
@@ -191,27 +198,23 @@ class _Api:
             [answers.deployment(deployment, DEPLOYMENTS[deployment], self._world) for deployment in page]
         )
 
-    def _runs(self, body: Body) -> list[Run]:
-        wanted = body.filter("flow_runs", RUN_FILTER)
-        in_queues = body.filter("work_pool_queues", RUN_QUEUE_FILTER)
+    async def flows(self, request: Request) -> Response:
+        """Ordered by name."""
+        body = await read_body(request)
+        limit, offset = body.limit(), body.offset()
+        wanted = body.filter("flows", filters.FLOWS)
         body.check()
-        before = wanted.get("next_scheduled_start_time.before_")
-        return [
-            run
-            for run in self._world.runs()
-            if _among(in_queues, "id.any_", run.queue.id)
-            and _among(wanted, "state.type.any_", run.state.type)
-            and _among(wanted, "state.name.any_", run.state.name)
-            and (before is None or (run.due is not None and run.due <= before))
-        ]
+        self._now()
+        names = sorted({deployment.flow for deployment in DEPLOYMENTS})
+        page = [name for name in names if filters.flow(name, wanted)][offset : offset + limit]
+        return JSONResponse([answers.flow(name, self._world) for name in page])
 
-
-def _among(wanted: dict[str, Any], criterion: str, value: object) -> bool:
-    return criterion not in wanted or value in wanted[criterion]
-
-
-def _queue_wanted(queue: Queue, wanted: dict[str, Any]) -> bool:
-    return _among(wanted, "id.any_", queue.id) and _among(wanted, "name.any_", queue.name)
+    def _runs(self, body: Body, queue_filter: str) -> list[Run]:
+        """The runs that are asked for; refuses the request if anything in it was wrong."""
+        wanted = body.filter("flow_runs", filters.RUNS)
+        in_queues = body.filter(queue_filter, filters.QUEUES)
+        body.check()
+        return [run for run in self._world.runs() if filters.queue(run.queue, in_queues) and filters.run(run, wanted)]
 
 
 def _pool(request: Request) -> Pool:

@@ -1,17 +1,12 @@
-import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
-from exporter.demo.scenario import DEPLOYMENTS, DOCKER, K8S, ML, POOLS, QUEUES, WAREHOUSE, ident
-from tests.demo.conftest import LISTINGS, Clock, post
-
-RECORDED = json.loads(Path(__file__).with_name("recorded.json").read_text())
-FREE_FORM = {"base_job_template", "labels", "parameters"}
+from exporter.demo.scenario import DEPLOYMENTS, DOCKER, K8S, ML, POOLS, QUEUES, WAREHOUSE
+from tests.demo.conftest import LISTINGS, RECORDED, Clock, assert_like, post, run_in
 
 
 async def status(client: httpx.AsyncClient, queue: Any, **body: Any) -> Any:
@@ -21,26 +16,6 @@ async def status(client: httpx.AsyncClient, queue: Any, **body: Any) -> Any:
 async def queues_by_name(client: httpx.AsyncClient) -> dict[tuple[str, str], Any]:
     rows = await post(client, "/work_queues/filter")
     return {(row["work_pool_name"], row["name"]): row for row in rows}
-
-
-def assert_like(real: Any, ours: Any, where: str = "") -> None:
-    """The same fields in the same order, and types that agree wherever both have a value."""
-    if isinstance(real, dict) and isinstance(ours, dict):
-        assert list(real) == list(ours), where
-        for field in real.keys() - FREE_FORM:
-            assert_like(real[field], ours[field], f"{where}.{field}")
-    elif real is not None and ours is not None:
-        assert type(real) is type(ours), where
-
-
-async def run_in(client: httpx.AsyncClient, clock: Clock, state: str) -> Any:
-    """A run in the state of this type or name, as soon as there is one."""
-    for _ in range(60):
-        for run in await post(client, "/flow_runs/filter"):
-            if state in {run["state_type"], run["state_name"]}:
-                return run
-        clock.move(seconds=5)
-    pytest.fail(f"no run is ever {state}")
 
 
 async def test_health_and_version(prefect: httpx.AsyncClient) -> None:
@@ -63,29 +38,6 @@ async def test_objects_have_the_fields_of_the_real_ones(prefect: httpx.AsyncClie
         assert_like(RECORDED["deployment"], deployment)
         limited = deployment["global_concurrency_limit"] is not None
         assert (deployment["concurrency_options"] is not None) == limited
-
-
-@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "SCHEDULED", "AwaitingConcurrencySlot"])
-async def test_flow_runs_have_the_fields_of_the_real_ones(prefect: httpx.AsyncClient, clock: Clock, state: str) -> None:
-    real, ours = RECORDED["flow_runs"][state], await run_in(prefect, clock, state)
-    assert_like(real, ours)
-    for field in ("next_scheduled_start_time", "start_time", "end_time", "run_count"):
-        if field == "run_count":
-            assert ours[field] == real[field]
-        else:
-            assert (ours[field] is None) == (real[field] is None), field
-
-
-async def test_durations_and_timestamps_are_the_servers(prefect: httpx.AsyncClient, clock: Clock) -> None:
-    clock.move(seconds=0.25)
-    waiting = await run_in(prefect, clock, "Late")
-    assert waiting["estimated_start_time_delta"] > 15
-    running = await run_in(prefect, clock, "RUNNING")
-    assert running["estimated_run_time"] % 1 == 0.25
-    assert running["start_time"].endswith(".143650Z")
-    clock.move(seconds=0.85635)
-    whole = await post(prefect, "/work_queues/filter", limit=1)
-    assert whole[0]["last_polled"] == "2026-11-21T23:24:26.143650Z"
 
 
 async def test_queue_status(prefect: httpx.AsyncClient, clock: Clock) -> None:
@@ -181,55 +133,12 @@ async def test_listings_are_paged_and_no_row_is_lost(prefect: httpx.AsyncClient,
 
 
 async def test_listings_have_the_servers_order(prefect: httpx.AsyncClient) -> None:
-    for path in ("/work_pools/filter", "/work_queues/filter", "/v2/concurrency_limits/filter", "/deployments/filter"):
+    named = ("/work_pools/filter", "/work_queues/filter", "/v2/concurrency_limits/filter", "/deployments/filter")
+    for path in (*named, "/flows/filter"):
         names = [row["name"] for row in await post(prefect, path)]
         assert names == sorted(names), path
     priorities = [queue["priority"] for queue in await post(prefect, f"/work_pools/{K8S}/queues/filter")]
     assert priorities == [1, 2, 3, 4]
-
-
-async def test_flow_runs_are_filtered_and_counted(prefect: httpx.AsyncClient, clock: Clock) -> None:
-    everything = await post(prefect, "/flow_runs/filter")
-    assert len(everything) == await post(prefect, "/flow_runs/count") < 200
-    queue, now = str(ident("queue", K8S, "etl")), clock().isoformat().replace("+00:00", "Z")
-    filters: list[tuple[dict[str, Any], Any]] = [
-        ({"work_pool_queues": {"id": {"any_": [queue]}}}, lambda run: run["work_queue_id"] == queue),
-        ({"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}, lambda run: run["state_type"] == "RUNNING"),
-        ({"flow_runs": {"state": {"name": {"any_": ["Late"]}}}}, lambda run: run["state_name"] == "Late"),
-        (
-            {"flow_runs": {"next_scheduled_start_time": {"before_": now}}},
-            lambda run: run["next_scheduled_start_time"] and run["next_scheduled_start_time"] <= now,
-        ),
-        (
-            {
-                "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}, "name": {"any_": ["Scheduled"]}}},
-                "work_pool_queues": {"id": {"any_": [queue]}},
-            },
-            lambda run: run["state_name"] == "Scheduled" and run["work_queue_id"] == queue,
-        ),
-    ]
-    for body, wanted in filters:
-        runs = await post(prefect, "/flow_runs/filter", **body)
-        assert runs == [run for run in everything if wanted(run)], body
-        assert 0 < len(runs) < len(everything)
-        assert await post(prefect, "/flow_runs/count", **body) == len(runs)
-
-
-async def test_the_future_is_scheduled_but_not_due(prefect: httpx.AsyncClient, clock: Clock) -> None:
-    scheduled = {"state": {"type": {"any_": ["SCHEDULED"]}}}
-    due = {**scheduled, "next_scheduled_start_time": {"before_": clock().isoformat()}}
-    counts = [await post(prefect, "/flow_runs/count", flow_runs=runs) for runs in (scheduled, due)]
-    assert 0 < counts[1] < counts[0]
-
-
-async def test_flow_runs_are_sorted(prefect: httpx.AsyncClient) -> None:
-    ids = [run["id"] for run in await post(prefect, "/flow_runs/filter", sort="ID_DESC")]
-    assert ids == sorted(ids, reverse=True)
-    rows = await post(prefect, "/flow_runs/filter", sort="NEXT_SCHEDULED_START_TIME_ASC")
-    due = [run["next_scheduled_start_time"] for run in rows]
-    known = [moment for moment in due if moment is not None]
-    assert due == sorted(known) + [None] * (len(due) - len(known))
-    assert (await prefect.post("/flow_runs/filter", json={"sort": "NOPE"})).status_code == 422
 
 
 async def test_limits_of_all_kinds_are_in_one_list(prefect: httpx.AsyncClient) -> None:
@@ -248,6 +157,18 @@ async def test_deployments_by_id(prefect: httpx.AsyncClient) -> None:
     wanted = sorted(str(deployment.id) for deployment in list(DEPLOYMENTS)[:2])
     rows = await post(prefect, "/deployments/filter", deployments={"id": {"any_": [*wanted, str(uuid4())]}})
     assert sorted(row["id"] for row in rows) == wanted
+
+
+async def test_the_flow_of_every_deployment_is_found(prefect: httpx.AsyncClient) -> None:
+    deployments = await post(prefect, "/deployments/filter")
+    flows = {flow["id"]: flow for flow in await post(prefect, "/flows/filter")}
+    assert {deployment["flow_id"] for deployment in deployments} == flows.keys()
+    for flow in flows.values():
+        assert_like(RECORDED["flow"], flow)
+    some = deployments[0]
+    [found] = await post(prefect, "/flows/filter", flows={"id": {"any_": [some["flow_id"], str(uuid4())]}})
+    assert some["entrypoint"].startswith(f"flows/{found['name']}.py:")
+    assert await post(prefect, "/flows/filter", flows={"name": {"any_": [found["name"]]}}) == [found]
 
 
 async def test_workers_beat_and_a_dead_one_is_offline(prefect: httpx.AsyncClient, clock: Clock) -> None:
