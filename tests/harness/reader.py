@@ -79,6 +79,7 @@ class Queue:
 class Limit:
     """A limit that is no queue: `tag:<tag>`, `deployment:<id>`, any other name is a global one."""
 
+    id: str
     name: str
     limit: int
     active_slots: int
@@ -219,18 +220,17 @@ def _waiting(runs: list[dict[str, Any]], queue: dict[str, Any], at: datetime) ->
     for run in runs:
         if run["work_queue_id"] != queue["id"] or run["state_type"] != "SCHEDULED":
             continue
-        if run["state_name"] == "AwaitingConcurrencySlot":
-            # Held back by the limit of its deployment, and put off again each time, so that it is never due for long.
-            since = _time(run["expected_start_time"])
-        else:
-            since = _time(run["next_scheduled_start_time"])
-        if since and since <= at:
+        # Held back by the limit of its deployment, and put off again each time, so that it is never due for long.
+        held_back = run["state_name"] == "AwaitingConcurrencySlot"
+        since = _time(run["expected_start_time" if held_back else "next_scheduled_start_time"])
+        if since and (held_back or since <= at):
             waiting.setdefault(run["state_name"], []).append(since)
     return {state: sorted(times) for state, times in waiting.items()}
 
 
 def _limit(client: httpx.Client, item: dict[str, Any]) -> Limit:
     return Limit(
+        id=item["id"],
         name=item["name"],
         limit=item["limit"],
         active_slots=item["active_slots"],

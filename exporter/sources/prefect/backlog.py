@@ -50,12 +50,18 @@ async def read(api: Api, queues: Sequence[WorkQueue], now: datetime, concurrency
     """
     waiting = (await api.post("/flow_runs/count", COUNT, {"flow_runs": _waiting(now)})).content
     if waiting / api.page_size > len(queues) * PAGES_PER_QUEUE + 1:
-        backlogs = await each(queues, lambda queue: _of_queue(api, queue, now), concurrency)
-        return dict(zip((queue.id for queue in queues), backlogs, strict=True))
-    return await _sweep(api, queues, now) if waiting else {queue.id: _backlog({}, None) for queue in queues}
+        return await read_each(api, queues, now, concurrency)
+    return await sweep(api, queues, now) if waiting else {queue.id: _backlog({}, None) for queue in queues}
 
 
-async def _sweep(api: Api, queues: Sequence[WorkQueue], now: datetime) -> dict[uuid.UUID, Backlog]:
+async def read_each(api: Api, queues: Sequence[WorkQueue], now: datetime, concurrency: int) -> dict[uuid.UUID, Backlog]:
+    """The backlog of each queue from two or three requests for each. Raises `SourceError`."""
+    backlogs = await each(queues, lambda queue: _of_queue(api, queue, now), concurrency)
+    return dict(zip((queue.id for queue in queues), backlogs, strict=True))
+
+
+async def sweep(api: Api, queues: Sequence[WorkQueue], now: datetime) -> dict[uuid.UUID, Backlog]:
+    """The backlog of each queue from a listing of all that waits. Raises `SourceError`."""
     runs: dict[uuid.UUID, tuple[FlowRun, float]] = {}
     async for page in api.sweep("/flow_runs/filter", FLOW_RUNS, {"flow_runs": _waiting(now), "sort": "ID_DESC"}):
         moment = api.time_of(page)

@@ -1,0 +1,56 @@
+"""Older servers: what they do not have costs that part only, and is asked for again when the server is a newer one."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartPrefect
+from tests.harness.exporter import Series, exporter
+from tests.harness.reader import read
+from tests.harness.seed import add_oddities, fleet, seed
+from tests.test_prefect import DURATIONS, assert_equal_to_readings, config, expected, published
+
+
+def successes(found: Series) -> float:
+    labels = frozenset({"source": "prefect", "system": "prefect", "outcome": "success"}.items())
+    return found["concurrency_exporter_polls_total", labels]
+
+
+def steady(found: Series) -> Series:
+    """Without what the reading by runs has not: ages, and with them what is growing; and active slots of pools."""
+    left_out = (*DURATIONS, "_duration_seconds_gcount", "concurrency_pool_active_slots")
+    return {key: value for key, value in found.items() if not key[0].endswith(left_out)}
+
+
+@pytest.mark.parametrize("version", ["3.6.22", "3.6.23"])
+@pytest.mark.parametrize("queues", [1, 9], ids=["few-queues", "many-queues"])
+def test_every_value_of_an_older_server(version: str, queues: int, start_prefect: StartPrefect, tmp_path: Path) -> None:
+    server = start_prefect(version=version)
+    plan = fleet(5, pools=1 if queues == 1 else 3, queues=queues, runs=20 * queues, limits=4)
+    if queues > 1:
+        add_oddities(plan)
+    seed(server, plan)
+    old = version == "3.6.22"
+    path = config(tmp_path, server.api_url, "interval: 1s", "timeout: 20s", "stale_after: 60s")
+    with closing(server.client()) as client:
+        before = read(client, by_runs=old)
+        with exporter(tmp_path, f"--config.file={path}") as running:
+            running.process.wait_until(lambda: successes(running.series()) >= 2, what="two polls")
+            found = published(running)
+            own = running.series("concurrency_exporter_upstream_requests_total")
+            log = running.process.log_text()
+        after = read(client, by_runs=old)
+    if old:
+        assert steady(found) == steady(expected(before)) == steady(expected(after))
+        assert any(name == "concurrency_queue_state_duration_max_seconds" for name, _ in found)
+        assert not any(name == "concurrency_pool_active_slots" for name, _ in found), "it does not tell them"
+        refused = {
+            dict(labels)["endpoint"]: count for (_, labels), count in own.items() if dict(labels)["code"] == "404"
+        }
+        assert refused.keys() <= {"/work_queues/{id}/concurrency_status"}
+        assert sum(refused.values()) <= 2, "asked for once, and not at every poll"
+    else:
+        assert_equal_to_readings(found, before, after)
+    assert "level=warning" not in log
+    assert "level=error" not in log
