@@ -31,7 +31,7 @@ check: $(VENV)/installed-tests  ## a minute of it for the loop: no real servers
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not servers"
 
-bench: $(VENV)/installed-tests  ## measure polls, scrapes, memory and start, and print the ratios
+bench: $(VENV)/installed-tests .cache/prefect/installed  ## measure polls, scrapes, memory and start, and print the ratios
 	$(BIN)/python -m tests.bench
 
 docs: $(VENV)/installed-tests  ## write the references in README from the code

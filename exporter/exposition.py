@@ -146,7 +146,8 @@ POOL_STATUS = Family(
 POOL_WORKERS = Family(
     "concurrency_pool_workers",
     "gauge",
-    "Workers of the pool, by status of Prefect's worker; the server calls one OFFLINE that has missed its heartbeats.",
+    "Workers of the pool, by status of Prefect's worker. A service of the server sets OFFLINE after missed heartbeats;"
+    " where that does not run, only the newest heartbeat tells.",
     (*_POOL, "status"),
 )
 POOL_LAST_HEARTBEAT = Family(

@@ -11,8 +11,9 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,13 +30,16 @@ from exporter.sources.prefect import PrefectConfig
 from exporter.store import Store
 from exporter.telemetry import Telemetry
 from tests.harness.exporter import exporter
+from tests.harness.prefect import PrefectServer
 from tests.harness.process import Process, accepts, free_port
+from tests.harness.seed import fleet, seed
 from tests.harness.upstream import Request, answer, serve
 
 SIZES: Final = [(queues, holders) for queues in (10, 100, 1_000) for holders in (0, 10, 1_000)]
 PAGE: Final = 200
 CONCURRENCY: Final = 4
 NAME: Final = "prefect"
+SLOTS: Final = ("queues", "pools")
 
 
 def upstream(queues: int, holders: int) -> Callable[[Request], bytes]:
@@ -72,6 +76,8 @@ def upstream(queues: int, holders: int) -> Callable[[Request], bytes]:
             return listing
         if request.path in of_pool:
             return of_pool[request.path]
+        if request.path == "/api/flow_runs/count":
+            return answer(10**9)  # so many holders that each queue is asked
         page: int = request.json.get("page", 1)
         return pages[page - 1]
 
@@ -133,14 +139,14 @@ def child(what: str, *arguments: object) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def polling(url: str) -> AsyncIterator[tuple[Poller, Store, Telemetry]]:
-    """A poller of that upstream, without a schedule."""
+async def polling(url: str, **more: object) -> AsyncIterator[tuple[Poller, Store, Telemetry]]:
+    """A poller of that upstream, without a schedule; `more` are settings of the source."""
     clock = Clock()
     store = Store(clock)
     telemetry = Telemetry(store, clock)
     poller = Poller(store, telemetry, clock)
-    settings = {"name": NAME, "system": "prefect", "url": f"{url}/api", "interval": "10m", "concurrency": CONCURRENCY}
-    await poller.configure([PrefectConfig.model_validate(settings)])
+    settings = {"name": NAME, "system": "prefect", "url": url, "interval": "10m", "concurrency": CONCURRENCY}
+    await poller.configure([PrefectConfig.model_validate(settings | more)])
     try:
         yield poller, store, telemetry
     finally:
@@ -181,7 +187,7 @@ async def polls() -> None:
     print(f"{'queues':>7} {'holders':>8} {'requests':>9} {'poll s':>8} {'bare s':>8} {'ratio':>6}")
     for queues, holders in SIZES:
         with child("upstream", queues, holders) as url:
-            async with polling(url) as (poller, store, telemetry):
+            async with polling(f"{url}/api", collect=SLOTS) as (poller, store, telemetry):
                 times: dict[str, list[float]] = {"poll": [], "bare": []}
                 rounds = 3 if queues * holders < 100_000 else 1
                 await poller.poll(NAME)
@@ -204,8 +210,11 @@ def scrapes() -> None:
     )
     for queues, holders in [(queues, 10) for queues in (10, 100, 1_000)]:
         with child("upstream", queues, holders) as url, tempfile.TemporaryDirectory() as directory:
-            env = {"PREFECT_API_URL": f"{url}/api"}
-            with exporter(Path(directory), env=env) as running:
+            config = Path(directory) / "config.yml"
+            config.write_text(
+                f"sources: [{{name: p, system: prefect, url: '{url}/api', interval: 1m, collect: [queues, pools]}}]"
+            )
+            with exporter(Path(directory), f"--config.file={config}") as running:
                 for format_, accept in (("classic", "text/plain"), ("openmetrics", "application/openmetrics-text")):
                     for encoding in ("identity", "gzip"):
                         headers = {"Accept": accept, "Accept-Encoding": encoding}
@@ -235,7 +244,7 @@ async def memory() -> None:
     """Resident memory after polls of 55 queues with 10 holders each, all scraped in both formats."""
     print("\nMemory with 55 queues (target: flat, under 70 MiB)")
     with child("upstream", 55, 10) as url:
-        async with polling(url) as (poller, store, telemetry):
+        async with polling(f"{url}/api", collect=SLOTS) as (poller, store, telemetry):
             done = 0
             for goal in (1, 100, 1_000):
                 while done < goal:
@@ -247,6 +256,49 @@ async def memory() -> None:
                         body.compress()
                         body.gzipped(telemetry.render(format_))
                 print(f"{goal:>7} polls {resident():>7.1f} MiB", flush=True)
+
+
+async def prefect() -> None:
+    """A real server with 510 queues and 5,000 runs: requests, seconds, and what a poll does to another client."""
+    print("\nA real Prefect 3.8.8 with 510 queues and 5,000 runs, all parts collected")
+    print("(targets: at most 56 requests, under 3 s; another client's median latency at most doubles)")
+    with tempfile.TemporaryDirectory() as directory, PrefectServer(Path(directory) / "home") as server:
+        seed(server, fleet(1))
+        async with polling(server.api_url, timeout="2m") as (poller, store, telemetry):
+            seconds, requests = [], [0]
+            for _ in range(6):
+                begin = time.perf_counter()
+                await poller.poll(NAME)
+                seconds.append(time.perf_counter() - begin)
+                requests.append(telemetry.requests(NAME))
+            assert store.states()[0].outcome == "success", store.states()[0]
+            each = [after - before for before, after in pairwise(requests)]
+            print(f"requests: {each[0]} at first, then {each[-1]}; seconds: {statistics.median(seconds):.2f}")
+            idle = await latencies(server.api_url, asyncio.sleep(5))
+            busy = await latencies(server.api_url, several(lambda: poller.poll(NAME), 3))
+            print(
+                f"another client: {idle * 1e3:.0f} ms idle, {busy * 1e3:.0f} ms during polls: {busy / idle:.2f} times"
+            )
+
+
+async def several(run: Callable[[], Awaitable[None]], times: int) -> None:
+    """Run it one time after the other."""
+    for _ in range(times):
+        await run()
+
+
+async def latencies(url: str, until: Awaitable[None]) -> float:
+    """Median seconds of a small request that another client sends again and again `until` that has ended."""
+    times = []
+    ended = asyncio.ensure_future(until)
+    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
+        while not ended.done():
+            begin = time.perf_counter()
+            (await client.post("/flow_runs/filter", json={"limit": 1})).raise_for_status()
+            times.append(time.perf_counter() - begin)
+            await asyncio.sleep(0.02)
+    await ended
+    return statistics.median(times)
 
 
 def start() -> None:
@@ -281,7 +333,13 @@ def main() -> None:
     if flags.what in servers:
         asyncio.run(servers[flags.what](*flags.numbers))
         return
-    measurements: dict[str, Callable[[], Any]] = {"start": start, "scrapes": scrapes, "polls": polls, "memory": memory}
+    measurements: dict[str, Callable[[], Any]] = {
+        "start": start,
+        "scrapes": scrapes,
+        "polls": polls,
+        "memory": memory,
+        "prefect": prefect,
+    }
     for name, measure in measurements.items():
         if flags.what in {name, "all"}:
             result = measure()

@@ -23,7 +23,7 @@ R = TypeVar("R", bound="Row")
 MAX_PAGES: Final = 1_000
 DEFAULT_PAGE_SIZE: Final = 200
 _CSRF_HEADER: Final = "Prefect-Csrf-Token"
-_PAUSE: Final = 0.4
+_PAUSE: Final = 0.5
 """Length of a pause, as a part of the time that the request before it took: the server answers in one process."""
 _SAME_CLOCK: Final = timedelta(seconds=2)
 
