@@ -1,11 +1,15 @@
 """What a system answers, and beside it what is published for that: in classic text (.prom) and OpenMetrics (.om).
 
-A case is a file <system>/<case>.json, or a folder with such a file and what belongs to it. To write the published
-side anew, run with --update-golden, and read the difference.
+A case is a file <system>/<case>.json, or a folder with such a file and what belongs to it. A case of Prefect may have,
+beside the answers by path, `settings` of the source, and `now`, the server's time. To write the published side anew,
+run with --update-golden, and read the difference.
 """
 
 import json
+import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,22 +41,37 @@ def prefect(url: str) -> dict[str, Any]:
 SETTINGS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {"cloro": cloro, "prefect": prefect}
 
 
-def fake(system: str, scripted: Any) -> Answer:
+def fake(system: str, scripted: Any, now: datetime | None) -> Answer:
     """cloro has one answer. For Prefect there is a list of answers for each path."""
     if system == "cloro":
         return Cloro(status=scripted)
+    date = {"Date": format_datetime(now, usegmt=True)} if now else {}
     answers = {path: iter(of_path) for path, of_path in scripted.items()}
 
     def next_answer(request: Request) -> bytes:
         scripted: dict[str, Any] = next(answers.get(request.path, iter(())), {"body": "not scripted", "status": 599})
-        return answer(scripted["body"], scripted.get("status", 200))
+        return answer(scripted["body"], scripted.get("status", 200), date)
 
     return next_answer
 
 
-def assert_asked_as_scripted(upstream: Upstream, scripted: dict[str, list[dict[str, Any]]]) -> None:
+def relative(asked: Any, now: datetime | None) -> Any:
+    """What was asked, with `now`, `now-3650d` or `now+3650d` for times of the server's clock."""
+    match asked:
+        case dict():
+            return {key: relative(value, now) for key, value in asked.items()}
+        case str() if now and re.fullmatch(r"[0-9-]{10}T[0-9:.]{8,15}\+00:00", asked):
+            days = round((datetime.fromisoformat(asked) - now) / timedelta(days=1))
+            exactly = abs(datetime.fromisoformat(asked) - now - timedelta(days=days)) < timedelta(seconds=10)
+            return (f"now{days:+}d" if days else "now") if exactly else asked
+    return asked
+
+
+def assert_asked_as_scripted(
+    upstream: Upstream, scripted: dict[str, list[dict[str, Any]]], now: datetime | None
+) -> None:
     for path in {*scripted, *(request.path for request in upstream.requests)}:
-        asked = [request.json for request in upstream.requests if request.path == path]
+        asked = [relative(request.json, now) for request in upstream.requests if request.path == path]
         assert asked == [one["asked"] for one in scripted[path]], path
 
 
@@ -63,15 +82,19 @@ def read(case: Path) -> Any:
 async def published(case: Path) -> Rendered:
     system = case.relative_to(HERE).parts[0]
     scripted = read(case)
-    async with serve(fake(system, scripted)) as upstream:
-        settings = {"name": "golden", "system": system} | SETTINGS[system](upstream.url)
+    changed, now = {}, None
+    if system == "prefect":
+        changed = scripted.pop("settings", {})
+        now = datetime.fromisoformat(scripted.pop("now")) if "now" in scripted else None
+    async with serve(fake(system, scripted, now)) as upstream:
+        settings = {"name": "golden", "system": system} | SETTINGS[system](upstream.url) | changed
         config: SourceConfig = SYSTEMS[system].model_validate(settings)
         source = config.build(lambda *_: None)
         snapshot = await source.poll()
         await source.close()
     assert snapshot.unreadable == ()
     if system == "prefect":
-        assert_asked_as_scripted(upstream, scripted)
+        assert_asked_as_scripted(upstream, scripted, now)
     return render(snapshot, source=config.name, system=config.system_name, max_series=config.max_series)
 
 

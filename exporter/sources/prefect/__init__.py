@@ -5,6 +5,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
@@ -26,8 +27,10 @@ H = TypeVar("H", bound=Hashable)
 
 _REQUEST_SHARE: Final = 1 / 3
 """Part of a poll's deadline that one request may take: a queue that hangs must leave time for the others."""
-_READING_SHARE: Final = 0.9
+_QUEUES_SHARE: Final = 0.85
 """Part of a poll's deadline after which queues that are not read yet are given up, so that the others are published."""
+_PARTS_SHARE: Final = 0.95
+"""The same for whole parts, such as a backlog that takes too long."""
 _WORKER_STATUSES: Final = ("ONLINE", "OFFLINE")
 
 
@@ -116,16 +119,19 @@ class PrefectSource:
             raise
 
     async def _poll(self) -> Snapshot:
-        until = asyncio.get_running_loop().time() + self._config.timeout * _READING_SHARE
+        start = asyncio.get_running_loop().time()
+        until = start + self._config.timeout * _QUEUES_SHARE
+        missing: list[Unreadable] = []
+        part = partial(self._part, missing, start + self._config.timeout * _PARTS_SHARE)
         await self._support.check()
         pools = [pool for pool in await self._discovery.pools() if self._config.pools.admits(pool.name)]
         _refuse_twins((pool.name for pool in pools), "two pools {!r}")
         found = await self._discovered(pools)
-        missing = list(found.unreadable)
-        slots_of = await self._part("queues", lambda: self._slots(found, until), missing) or {}
-        backlog_of = await self._part("backlog", lambda: self._backlog(found.queues), missing) or {}
-        limits = await self._part("limits", self._limits.read, missing) or ()
-        workers_of = await self._part("workers", lambda: self._workers(found.pools, missing), missing) or {}
+        missing += found.unreadable
+        slots_of = await part("queues", lambda: self._slots(found, until)) or {}
+        backlog_of = await part("backlog", lambda: self._backlog(found.queues)) or {}
+        limits = await part("limits", self._limits.read) or ()
+        workers_of = await part("workers", lambda: self._workers(found.pools, missing)) or {}
         missing += [one for one in slots_of.values() if isinstance(one, Unreadable)]
         queues = tuple(self._queues(found, slots_of, backlog_of))
         if not queues and any(one.part == "queues" for one in missing):
@@ -138,12 +144,19 @@ class PrefectSource:
             unsupported=self._support.missing_parts,
         )
 
-    async def _part(self, part: Part, read: Callable[[], Awaitable[T]], missing: list[Unreadable]) -> T | None:
-        """What `read` returns; None where the part is not wanted, not supported, or fails."""
+    async def _part(
+        self, missing: list[Unreadable], until: float, part: Part, read: Callable[[], Awaitable[T]]
+    ) -> T | None:
+        """What `read` returns; None where the part is not wanted, not supported, fails, or is not read `until` then."""
         if part not in self._config.collect or part in self._support.missing:
             return None
         try:
-            return await read()
+            async with asyncio.timeout_at(until):
+                return await read()
+        except TimeoutError:
+            message = f"not read before the poll's timeout of {self._config.timeout:g}s"
+            missing.append(Unreadable(part, "timeout", message))
+            return None
         except SourceError as error:
             if is_unsupported(error):
                 self._support.missing.add(part)
@@ -218,22 +231,24 @@ class PrefectSource:
         return await backlog.read(self._api, queues, self._api.now(), self._config.concurrency)
 
     async def _workers(self, pools: dict[uuid.UUID, WorkPool], missing: list[Unreadable]) -> dict[uuid.UUID, Workers]:
-        async def read(pool: WorkPool) -> Workers | None:
+        async def read(pool: WorkPool) -> Workers | SourceError | None:
             try:
                 rows = await self._api.listing("/work_pools/{name}/workers/filter", WORKERS, name=pool.name)
             except SourceError as error:
-                if is_unsupported(error):
-                    raise
-                if not is_deleted(error):
-                    missing.append(left_out(error, "workers", pool.name))
-                return None
+                left_out(error, "workers")
+                return None if is_deleted(error) else error
             counts = Counter(row.status if row.status in _WORKER_STATUSES else "unknown" for row in rows)
             beats = [row.last_heartbeat_time.timestamp() for row in rows if row.last_heartbeat_time]
             by_status = {status: counts.pop(status, 0) for status in _WORKER_STATUSES} | counts
             return Workers(by_status, max(beats, default=None))
 
-        found = await each(list(pools.values()), read, self._config.concurrency)
-        return {pool_id: workers for pool_id, workers in zip(pools, found, strict=True) if workers}
+        found = dict(zip(pools, await each(list(pools.values()), read, self._config.concurrency), strict=True))
+        errors = {pool_id: one for pool_id, one in found.items() if isinstance(one, SourceError)}
+        if errors and len(errors) == len(found) and all(is_unsupported(error) for error in errors.values()):
+            raise next(iter(errors.values()))
+        # Where others have it, the server only can't find a pool by its path, such as one with a newline in its name.
+        missing += [left_out(error, "workers", pools[pool_id].name) for pool_id, error in errors.items()]
+        return {pool_id: one for pool_id, one in found.items() if isinstance(one, Workers)}
 
     def _queues(
         self,

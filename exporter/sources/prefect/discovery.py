@@ -76,7 +76,8 @@ class Discovery:
         found |= {
             row.id: row for row in await self._api.by_ids("/work_queues/filter", WORK_QUEUES, "work_queues", lost)
         }
-        return list(found.values())
+        # If one of those is gone, another has taken its place, which the listing may have lost too.
+        return list(found.values()) if found.keys() == self._queues else None
 
     async def _pool_by_pool(self, pools: dict[uuid.UUID, WorkPool]) -> Discovered:
         listed = await each(list(pools.values()), self._queues_of, self._concurrency)

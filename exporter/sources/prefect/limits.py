@@ -31,13 +31,15 @@ class Limits:
         for deployment in found:
             if flow := flows.get(deployment.flow_id):
                 self._names[deployment.id] = f"{flow}/{deployment.name}"
+        for deployment_id in new:  # a deployment that is gone does not come back
+            self._names.setdefault(deployment_id, str(deployment_id))
 
     def _limit(self, row: ConcurrencyLimit) -> Limit:
         kind, _, name = row.name.partition(":")
-        if kind not in {"tag", "deployment"} or not name:
-            kind, name = "global", row.name
         if deployment := _deployment(row):
             name = self._names.get(deployment, name)
+        elif kind != "tag" or not name:
+            kind, name = "global", row.name
         return Limit(
             name=name,
             kind=kind,

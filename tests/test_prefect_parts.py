@@ -1,0 +1,1021 @@
+"""The parts of a Prefect server: which requests each costs, and what is published while one of them fails."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any, Final
+
+import pytest
+
+from exporter.model import PARTS, Part, Reason, Snapshot
+from exporter.report import report
+from exporter.sources.prefect import slots
+from exporter.store import SourceState
+from tests.harness.upstream import Answer, Hangup, Request, Upstream, answer, never, serve
+from tests.test_faults import Exporter, ident, pool, queue, status
+
+pytestmark = pytest.mark.timeout(30)
+
+
+@pytest.fixture(autouse=True)
+def no_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trust none of the system's: to read them all takes most of the time of a test."""
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
+    monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
+
+
+Row = dict[str, Any]
+
+POOLS: Final = "/work_pools/filter"
+QUEUES: Final = "/work_queues/filter"
+COUNT: Final = "/flow_runs/count"
+RUNS: Final = "/flow_runs/filter"
+HISTORY: Final = "/flow_runs/history"
+LIMITS: Final = "/v2/concurrency_limits/filter"
+DEPLOYMENTS: Final = "/deployments/filter"
+FLOWS: Final = "/flows/filter"
+VERSION: Final = "/admin/version"
+A_WORKERS: Final = "/work_pools/a/workers/filter"
+OF_HOLDERS: Final = " of holders"
+OF_BACKLOG: Final = " of backlog"
+
+NOT_FOUND: Final = answer({"detail": "Not Found"}, 404)
+NOT_ALLOWED: Final = answer({"detail": "Method Not Allowed"}, 405)
+BROKEN: Final = answer({"exception_message": "Internal Server Error"}, 500)
+
+
+def one_status(of_queue: int) -> str:
+    return f"/work_queues/{ident(of_queue)}/concurrency_status"
+
+
+def hang_up(_: Request) -> bytes:
+    raise Hangup
+
+
+@dataclass
+class Fake:
+    """A Prefect server in so far as it is asked, with its own clock; `faults` replace some of its answers.
+
+    The key of a fault is a path, or the path of flow runs and whether holders or backlog are asked for.
+    """
+
+    pools: list[Row] = field(default_factory=list)
+    queues: list[Row] = field(default_factory=list)
+    runs: list[Row] = field(default_factory=list)
+    limits: list[Row] = field(default_factory=list)
+    deployments: list[Row] = field(default_factory=list)
+    flows: list[Row] = field(default_factory=list)
+    workers: dict[str, list[Row]] = field(default_factory=dict)
+    version: str = "3.8.8"
+    ahead: timedelta = timedelta()
+    dated: bool = True
+    greatest: int = 200
+    """The greatest page that it gives."""
+    lossy: bool = False
+    """Whether a page of the listing of all queues repeats one of the page before it, instead of one of its own."""
+    faults: dict[str, bytes | Answer] = field(default_factory=dict)
+
+    @property
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def __call__(self, request: Request) -> Any:
+        path = request.path.removeprefix("/api")
+        fault = self.faults.get(path) or self.faults.get(path + self._what(request))
+        if fault is not None:
+            return fault if isinstance(fault, bytes) else fault(request)
+        if path == VERSION:
+            return answer(self.version)
+        found = self._answer(path, request.json)
+        if isinstance(found, bytes):
+            return found
+        date = {"Date": format_datetime(self.now, usegmt=True)} if self.dated else {}
+        return answer(found, headers=date)
+
+    def _what(self, request: Request) -> str:
+        if not request.path.startswith("/api/flow_runs/"):
+            return ""
+        return OF_HOLDERS if "PENDING" in request.body.decode() else OF_BACKLOG
+
+    def _answer(self, path: str, body: Row) -> object:  # noqa: PLR0911  one for each endpoint
+        ids = {one for table in body.values() if isinstance(table, dict) for one in table.get("id", {}).get("any_", [])}
+        match path.strip("/").split("/"):
+            case ["work_pools", "filter"]:
+                return self._page(self.pools, body)
+            case ["work_pools", name, "queues", "filter"]:
+                of_pool = [one for one in self.pools if one["name"] == name]
+                return self._page([row for row in self.queues if row["work_pool_id"] == of_pool[0]["id"]], body)
+            case ["work_pools", name, "workers", "filter"]:
+                return self._page(self.workers.get(name, []), body)
+            case ["work_queues", "filter"] if ids:
+                return self._page([row for row in self.queues if row["id"] in ids], body)
+            case ["work_queues", "filter"]:
+                return self._page(self._lossy_listing(), body)
+            case ["work_queues", queue_id, "concurrency_status"]:
+                holders = [run for run in self._holders() if run["work_queue_id"] == queue_id]
+                limit = next(row["concurrency_limit"] for row in self.queues if row["id"] == queue_id)
+                return status(*({**run, "time_in_current_state": 1.0} for run in holders), concurrency_limit=limit)
+            case ["flow_runs", "count"]:
+                return len(self._found(body))
+            case ["flow_runs", "filter"]:
+                return self._page(self._found(body), body)
+            case ["flow_runs", "history"]:
+                counts = Counter(run["state_name"] for run in self._found(body))
+                return [{"states": [{"state_name": name, "count_runs": count} for name, count in counts.items()]}]
+            case ["v2", "concurrency_limits", "filter"]:
+                return self._page(self.limits, body)
+            case ["deployments", "filter"]:
+                return self._page([row for row in self.deployments if row["id"] in ids], body)
+            case ["flows", "filter"]:
+                return self._page([row for row in self.flows if row["id"] in ids], body)
+        return NOT_FOUND
+
+    def _page(self, rows: list[Row], body: Row) -> object:
+        offset, limit = body.get("offset", 0), body["limit"]
+        if limit > self.greatest:
+            return answer({"detail": f"Invalid limit: must be less than or equal to {self.greatest}."}, 422)
+        return rows[offset : offset + limit]
+
+    def _lossy_listing(self) -> list[Row]:
+        rows = list(self.queues)
+        if self.lossy:
+            for first in range(self.greatest, len(rows), self.greatest):
+                rows[first] = rows[first - 1]
+        return rows
+
+    def _holders(self) -> list[Row]:
+        return [run for run in self.runs if run["state_type"] in {"PENDING", "RUNNING", "CANCELLING"}]
+
+    def _found(self, body: Row) -> list[Row]:
+        """The runs of a filter as they are at this moment, the estimates made by the server's clock."""
+        wanted = body["flow_runs"]
+        of_queue = body.get("work_queues") or body.get("work_pool_queues")
+        names = wanted["state"].get("name", {}).get("any_", [])
+        before = wanted.get("next_scheduled_start_time")
+
+        def waits(run: Row) -> bool:
+            due = bool(before and run["next_scheduled_start_time"]) and datetime.fromisoformat(
+                run["next_scheduled_start_time"]
+            ) <= datetime.fromisoformat(before["before_"])
+            named = run["state_name"] in names
+            return due or named if "operator" in wanted else named and (due or not before)
+
+        found = self._holders() if "type" in wanted["state"] else [run for run in self.runs if waits(run)]
+        return [
+            self._estimates(run) | run
+            for run in found
+            if not of_queue or run["work_queue_id"] in of_queue["id"]["any_"]
+        ]
+
+    def _estimates(self, run: Row) -> Row:
+        def seconds_since(time: str) -> float:
+            return (self.now - datetime.fromisoformat(time)).total_seconds()
+
+        runs = seconds_since(run["state"]["timestamp"]) if run["state_type"] == "RUNNING" and run["state"] else 0.0
+        late = 0.0 if run["start_time"] else max(seconds_since(run["expected_start_time"]), 0.0)
+        return {"total_run_time": 0.0, "estimated_run_time": runs, "estimated_start_time_delta": late}
+
+
+def flow_run(number: int, state: str, of_queue: int | None, since: datetime, **changed: object) -> Row:
+    """A run whose state is so old; one that waits is named by its state, and due since then."""
+    holds = state in {"PENDING", "RUNNING", "CANCELLING"}
+    whole: Row = {
+        "id": ident(number),
+        "state_type": state if holds else "SCHEDULED",
+        "state_name": state.title() if holds else state,
+        "state": {"timestamp": since.isoformat()},
+        "work_queue_id": of_queue and ident(of_queue),
+        "work_queue_name": "default",
+        "start_time": since.isoformat() if holds else None,
+        "expected_start_time": since.isoformat(),
+        "next_scheduled_start_time": None if holds else since.isoformat(),
+    }
+    return whole | changed
+
+
+def limit(number: int, name: str, **changed: object) -> Row:
+    whole = {"id": ident(number), "name": name, "active": True, "limit": 3, "active_slots": 1}
+    return whole | {"slot_decay_per_second": 0.0} | changed
+
+
+def worker(number: int, state: str = "ONLINE") -> Row:
+    return {"id": ident(number), "name": f"w{number}", "status": state, "last_heartbeat_time": "2026-11-21T23:24:25Z"}
+
+
+def small(**changed: Any) -> Fake:
+    """Three pools with six queues, few holders and waiting runs, three limits, and a worker in each pool."""
+    ago = datetime.now(UTC) - timedelta(seconds=60)
+    rows: dict[str, Any] = {
+        "pools": [pool(7, "a"), pool(8, "b"), pool(9, "c")],
+        "queues": [queue(10 + number, f"q{number}", work_pool_id=ident(7 + number // 2)) for number in range(6)],
+        "runs": [
+            flow_run(21, "RUNNING", 10, ago),
+            flow_run(22, "PENDING", 10, ago),
+            flow_run(23, "CANCELLING", 15, ago),
+            flow_run(31, "Late", 11, ago),
+            flow_run(32, "AwaitingConcurrencySlot", 11, ago),
+        ],
+        "limits": [limit(41, "database"), limit(42, "tag:gpu"), limit(43, f"deployment:{ident(51)}")],
+        "deployments": [{"id": ident(51), "name": "nightly", "flow_id": ident(61)}],
+        "flows": [{"id": ident(61), "name": "etl"}],
+        "workers": {name: [worker(71 + number)] for number, name in enumerate("abc")},
+    }
+    return Fake(**rows | changed)
+
+
+ALL: Final[dict[str, Any]] = {"collect": list(PARTS)}
+
+
+def asked(upstream: Upstream) -> list[str]:
+    """The paths of the requests since this was last called."""
+    paths = [request.path.removeprefix("/api") for request in upstream.requests]
+    upstream.requests.clear()
+    return paths
+
+
+def snapshot_of(state: SourceState) -> Snapshot:
+    assert state.failure is None
+    assert state.published
+    return state.published.snapshot
+
+
+def active(snapshot: Snapshot) -> dict[str, int | None]:
+    return {one.name: one.active_slots for one in snapshot.queues}
+
+
+ACTIVE: Final = {"q0": 2, "q1": 0, "q2": 0, "q3": 0, "q4": 0, "q5": 1}
+
+FAMILIES: Final[dict[Part, str]] = {
+    "queues": "concurrency_queue_(active_slots|usage_known|processing_tasks|slot_holders|state_duration.*)",
+    "backlog": "concurrency_queue_(queued_tasks|waiting_tasks|waiting_duration_max_seconds)",
+    "pools": "concurrency_pool_(active_slots|slot_limit|paused|status|info)",
+    "limits": "concurrency_limit_.*",
+    "workers": "concurrency_pool_(workers|last_heartbeat_timestamp_seconds)",
+}
+OF_EVERY_QUEUE: Final = "concurrency_queue_(slot_limit|paused|last_polled_timestamp_seconds|info)"
+
+
+def without(lines: list[str], part: Part, of_pool: str = ".*") -> list[str]:
+    return [line for line in lines if not re.match(f'{FAMILIES[part]}{{(.*pool="{of_pool}"|.*kind=)', line)]
+
+
+def families(lines: Iterable[str]) -> set[str]:
+    return {line.partition("{")[0] for line in lines}
+
+
+def timeless(lines: list[str]) -> list[str]:
+    """Without what depends on when the fake was asked."""
+    return [line for line in lines if "duration" not in line]
+
+
+# --- What each part costs.
+
+WORKERS: Final = tuple(f"/work_pools/{name}/workers/filter" for name in "abc")
+
+SEPARATE: Final[dict[Part, set[str]]] = {
+    "queues": {COUNT, RUNS},
+    "backlog": {COUNT, RUNS},
+    "pools": set(),
+    "limits": {LIMITS, DEPLOYMENTS, FLOWS},
+    "workers": set(WORKERS),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_one_part_costs_only_its_own_requests(part: Part) -> None:
+    listed = {f"/work_pools/{name}/queues/filter" for name in "abc"} if part in {"queues", "backlog"} else set()
+    async with serve(small()) as upstream:
+        async with Exporter("prefect", upstream.url, **ALL) as exporter:
+            await exporter.poll()
+            of_all = timeless(await exporter.observed())
+        upstream.requests.clear()
+        async with Exporter("prefect", upstream.url, collect=[part]) as exporter:
+            snapshot = snapshot_of(await exporter.poll())
+            assert sorted(asked(upstream)) == sorted({POOLS} | listed | SEPARATE[part])
+            observed = timeless(await exporter.observed())
+            assert (snapshot.unsupported, snapshot.unreadable) == ((), ())
+    wanted = f"{FAMILIES[part]}|{OF_EVERY_QUEUE}" if listed else FAMILIES[part]
+    assert observed == [line for line in of_all if re.fullmatch(wanted, line.partition("{")[0])]
+    assert observed
+
+
+async def test_nothing_that_waits_costs_one_request() -> None:
+    ahead = datetime.now(UTC) + timedelta(minutes=5)
+    fake = small(runs=[flow_run(31, "Scheduled", 10, ahead)])
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["backlog"]) as exporter:
+        snapshot = snapshot_of(await exporter.poll())
+        assert [path for path in asked(upstream) if path.startswith("/flow_runs")] == [COUNT]
+    assert {tuple(one.waiting.values()) for one in snapshot.queues} == {(0, 0, 0, 0)}
+    assert {one.longest_wait for one in snapshot.queues} == {None}
+
+
+async def test_no_holder_costs_one_request() -> None:
+    async with serve(small(runs=[])) as upstream, Exporter("prefect", upstream.url, collect=["queues"]) as exporter:
+        snapshot = snapshot_of(await exporter.poll())
+        assert [path for path in asked(upstream) if path.startswith("/flow_runs")] == [COUNT]
+    assert active(snapshot) == dict.fromkeys(ACTIVE, 0)
+    assert {one.slot_limit for one in snapshot.queues} == {4}
+
+
+async def test_the_names_of_deployments_are_asked_for_once() -> None:
+    fake = small()
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["limits"]) as exporter:
+        await exporter.poll()
+        asked(upstream)
+        await exporter.poll()
+        assert asked(upstream) == [POOLS, LIMITS]
+        fake.limits.append(limit(44, f"deployment:{ident(52)}"))
+        snapshot = snapshot_of(await exporter.poll())
+        # The name of one that is gone is not found.
+        assert asked(upstream) == [POOLS, LIMITS, DEPLOYMENTS]
+        assert {(one.kind, one.name) for one in snapshot.limits} == {
+            ("global", "database"),
+            ("tag", "gpu"),
+            ("deployment", "etl/nightly"),
+            ("deployment", ident(52)),
+        }
+
+
+def large() -> Fake:
+    """510 queues in 10 pools, 990 holders, as many runs that wait, 250 limits."""
+    ago = datetime.now(UTC) - timedelta(seconds=60)
+    return Fake(
+        pools=[pool(number, f"p{number}") for number in range(1, 11)],
+        queues=[queue(100 + number, f"q{number % 51}", work_pool_id=ident(1 + number // 51)) for number in range(510)],
+        runs=[flow_run(10_000 + number, "RUNNING", 100 + number % 500, ago) for number in range(990)]
+        + [flow_run(20_000 + number, "Late", 100 + number % 500, ago) for number in range(990)],
+        limits=[limit(30_000 + number, f"deployment:{ident(40_000 + number)}") for number in range(250)],
+        deployments=[
+            {"id": ident(40_000 + number), "name": f"d{number}", "flow_id": ident(9)} for number in range(250)
+        ],
+        flows=[{"id": ident(9), "name": "etl"}],
+        workers={f"p{number}": [worker(50_000 + number)] for number in range(1, 11)},
+    )
+
+
+async def test_the_requests_of_a_large_server() -> None:
+    async with serve(large()) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        for _ in range(3):
+            snapshot = snapshot_of(await exporter.poll())
+            requests = asked(upstream)
+            assert len(requests) <= 56
+            assert not [path for path in requests if "concurrency_status" in path]
+            assert (len(snapshot.pools), len(snapshot.queues), len(snapshot.limits)) == (10, 510, 250)
+            assert sum(one.active_slots or 0 for one in snapshot.queues) == 990
+            assert sum(sum(one.waiting.values()) for one in snapshot.queues) == 990
+            assert all(one.workers for one in snapshot.pools)
+        assert Counter(requests)[QUEUES] == 3
+        assert not [path for path in requests if path.endswith("/queues/filter") or path == DEPLOYMENTS]
+
+
+@pytest.mark.parametrize(
+    ("holders", "queues", "cheaper"),
+    [
+        (0, 1, True),
+        (1, 3, False),
+        (1, 4, True),
+        (200, 4, True),
+        (201, 4, False),
+        (201, 7, False),
+        (201, 8, True),
+        (25_000, 500, True),
+        (25_001, 500, False),
+    ],
+)
+def test_when_to_sweep(holders: int, queues: int, cheaper: bool) -> None:
+    assert slots.sweep_is_cheaper(holders, queues, 200) is cheaper
+
+
+async def test_which_plan_is_chosen() -> None:
+    """Each queue is asked where there are few queues, or too many holders."""
+    ago = datetime.now(UTC)
+    fake = small()
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["queues"]) as exporter:
+        fake.runs = [flow_run(1000 + number, "RUNNING", 10, ago) for number in range(201)]
+        await exporter.poll()
+        assert Counter(path.rpartition("/")[2] for path in asked(upstream))["concurrency_status"] == 6
+        fake.runs = fake.runs[:200]
+        snapshot = snapshot_of(await exporter.poll())
+        # The page is full, so that another one may follow.
+        assert asked(upstream)[-3:] == [COUNT, RUNS, RUNS]
+        assert active(snapshot)["q0"] == 200
+    async with serve(fake) as upstream:
+        async with Exporter("prefect", upstream.url, collect=["queues"], queues={"include": "q[123]"}) as exporter:
+            await exporter.poll()
+            paths = asked(upstream)
+            assert sum(path.endswith("/concurrency_status") for path in paths) == 3
+            assert COUNT not in paths
+
+
+# --- Parts that a server does not have.
+
+UNSUPPORTED: Final[dict[str, tuple[Part, tuple[str, ...], bytes]]] = {
+    "limits-404": ("limits", (LIMITS,), NOT_FOUND),
+    "limits-405": ("limits", (LIMITS,), NOT_ALLOWED),
+    "backlog-404": ("backlog", (COUNT + OF_BACKLOG,), NOT_FOUND),
+    "workers-404": ("workers", WORKERS, NOT_FOUND),
+    "workers-405": ("workers", WORKERS, NOT_ALLOWED),
+}
+
+
+@pytest.mark.parametrize(("part", "paths", "refusal"), UNSUPPORTED.values(), ids=UNSUPPORTED)
+async def test_a_part_that_the_server_does_not_have(part: Part, paths: tuple[str, ...], refusal: bytes) -> None:
+    fake = small()
+    plain = paths[0].partition(" ")[0]
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        await exporter.poll()
+        whole, whole_cost = timeless(await exporter.observed()), Counter(asked(upstream))
+        assert VERSION not in whole_cost
+        assert "Not supported" not in await exporter.page("/")
+
+        fake.faults = dict.fromkeys(paths, refusal)
+        state = await exporter.poll()
+        snapshot = snapshot_of(state)
+        assert (state.outcome, snapshot.unsupported, snapshot.unreadable) == ("success", (part,), ())
+        assert timeless(await exporter.observed()) == timeless(without(whole, part))
+        assert f"<dt>Not supported by the server</dt><dd>{part}</dd>" in await exporter.page("/")
+        assert await exporter.own("queues_unreadable") == 0
+        assert f"s has no {part}: this server does not support it" in report([state], exporter.telemetry.requests)
+        asked(upstream)
+
+        for _ in range(2):
+            assert snapshot_of(await exporter.poll()).unsupported == (part,)
+            cost = Counter(asked(upstream))
+            assert cost[VERSION] == 1
+            assert cost[plain] == (1 if plain == COUNT else 0)
+        assert [(log["event"], log["parts"]) for log in exporter.logs] == [("not supported by this server", part)]
+
+        # After a failed poll it is asked again, and told no second time.
+        fake.faults[POOLS] = BROKEN
+        assert (await exporter.poll()).outcome == "failure"
+        del fake.faults[POOLS]
+        asked(upstream)
+        await exporter.poll()
+        cost = Counter(asked(upstream))
+        assert (cost[VERSION], cost[plain]) == (0, 2 if plain == COUNT else 1)
+        events = [log["event"] for log in exporter.logs]
+        assert events == ["not supported by this server", "poll failed", "poll succeeded again"]
+
+        # Another version is asked again as well.
+        await exporter.poll()
+        fake.faults, fake.version = {}, "3.9.0"
+        assert snapshot_of(await exporter.poll()).unsupported == ()
+        assert timeless(await exporter.observed()) == whole
+        assert exporter.logs[-1]["parts"] == "none"
+        asked(upstream)
+        await exporter.poll()
+        assert VERSION not in asked(upstream)
+
+
+@pytest.mark.parametrize("refusal", [NOT_FOUND, NOT_ALLOWED], ids=["404", "405"])
+async def test_a_server_that_does_not_tell_its_version(refusal: bytes) -> None:
+    fake = small(faults={LIMITS: NOT_FOUND, VERSION: refusal})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        for _ in range(3):
+            assert snapshot_of(await exporter.poll()).unsupported == ("limits",)
+        assert Counter(asked(upstream))[LIMITS] == 1
+        del fake.faults[VERSION]
+        await exporter.poll()
+        assert Counter(asked(upstream))[LIMITS] == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [(BROKEN, "http_status"), (answer({}, 401), "auth"), (answer({}), "contract"), (hang_up, "connect")],
+    ids=["500", "401", "contract", "closes"],
+)
+async def test_a_version_that_can_not_be_asked_for_fails_the_poll(fault: bytes | Answer, reason: Reason) -> None:
+    fake = small(faults={LIMITS: NOT_FOUND})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        await exporter.poll()
+        fake.faults[VERSION] = fault
+        state = await exporter.poll()
+        assert state.failure
+        assert state.failure.reason == reason
+        fake.faults = {}
+        assert snapshot_of(await exporter.poll()).unsupported == ()
+
+
+async def test_without_the_status_of_queues_the_holders_are_swept() -> None:
+    """However many holders there are: a server before 3.6.23 has no other way."""
+    fake = small()
+    fake.runs += [flow_run(1000 + number, "RUNNING", 12, datetime.now(UTC)) for number in range(300)]
+    fake.faults = {one_status(number): NOT_FOUND for number in range(10, 16)}
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["queues"]) as exporter:
+        for status_requests in (6, 0):
+            snapshot = snapshot_of(await exporter.poll())
+            paths = Counter(path.rpartition("/")[2] for path in asked(upstream))
+            assert paths["concurrency_status"] == status_requests
+            assert (snapshot.unsupported, snapshot.unreadable) == ((), ())
+            assert active(snapshot) == ACTIVE | {"q2": 300}
+        fake.faults[COUNT] = NOT_FOUND
+        snapshot = snapshot_of(await exporter.poll())
+        assert snapshot.unsupported == ("queues",)
+        assert active(snapshot) == dict.fromkeys(ACTIVE)
+        assert families(await exporter.observed()) <= {
+            f"concurrency_{name}" for name in ("queue_slot_limit", "queue_paused", "queue_info")
+        }
+
+
+# --- Parts that fail.
+
+FAULTS: Final[dict[str, tuple[bytes, Reason]]] = {
+    "500": (BROKEN, "http_status"),
+    "404-of-something": (answer({"detail": "Flow not found"}, 404), "http_status"),
+    "contract": (answer([{"id": 7}]), "contract"),
+}
+PLACES: Final[dict[str, tuple[str, Part, str]]] = {
+    "limits": (LIMITS, "limits", ""),
+    "deployments": (DEPLOYMENTS, "limits", ""),
+    "flows": (FLOWS, "limits", ""),
+    "waiting-count": (COUNT + OF_BACKLOG, "backlog", ""),
+    "waiting-runs": (RUNS + OF_BACKLOG, "backlog", ""),
+    "workers": (A_WORKERS, "workers", "a"),
+}
+
+
+@pytest.mark.parametrize(("path", "part", "of_pool"), PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize(("fault", "reason"), FAULTS.values(), ids=FAULTS)
+async def test_a_part_that_fails(path: str, part: Part, of_pool: str, fault: bytes, reason: Reason) -> None:
+    fake = small(faults={path: fault})
+    async with serve(fake) as upstream:
+        async with Exporter("prefect", upstream.url, **ALL) as exporter:
+            state = await exporter.poll()
+            snapshot = snapshot_of(state)
+            assert [(one.part, one.pool, one.queue, one.reason) for one in snapshot.unreadable] == [
+                (part, of_pool, "", reason)
+            ]
+            assert (state.outcome, snapshot.unsupported) == ("partial", ())
+            assert await exporter.own("queues_unreadable") == 0
+            assert await exporter.own("poll_errors_total", reason=reason) == 1
+            assert await exporter.own("source_up") == 1
+            observed = timeless(await exporter.observed())
+            (log,) = exporter.logs
+            assert (log["event"], log["part"], log["pool"]) == ("left out of the snapshot", part, of_pool)
+            assert f"s left out {snapshot.unreadable[0].what} ({reason}): " in report([state], lambda _: 0)
+
+            fake.faults = {}
+            assert (await exporter.poll()).outcome == "success"
+            whole = timeless(await exporter.observed())
+            assert observed == without(whole, part, of_pool or ".*")
+            assert len(observed) < len(whole)
+            assert exporter.logs[-1]["event"] == "poll succeeded again"
+
+
+ENDING: Final[dict[str, tuple[bytes | Answer, Reason]]] = {
+    "401": (answer({}, 401), "auth"),
+    "429": (answer({}, 429), "rate_limited"),
+    "closes": (hang_up, "connect"),
+}
+
+
+EVERYWHERE: Final = [*(path for path, _, _ in PLACES.values()), QUEUES, COUNT + OF_HOLDERS, RUNS + OF_HOLDERS]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [(path, "401") for path in EVERYWHERE]
+    + [(path, name) for path in (LIMITS, COUNT + OF_BACKLOG, A_WORKERS) for name in ("429", "closes")],
+)
+async def test_a_fault_of_the_whole_server(path: str, name: str) -> None:
+    fault, reason = ENDING[name]
+    fake = small()
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        await exporter.poll()
+        published = await exporter.observed()
+        fake.limits.append(limit(44, f"deployment:{ident(52)}"))  # so that its name is asked for
+        fake.deployments.append({"id": ident(52), "name": "hourly", "flow_id": ident(61)})
+        fake.faults = {path: fault}
+        state = await exporter.poll()
+        assert state.failure
+        assert (state.outcome, state.failure.reason) == ("failure", reason)
+        assert await exporter.observed() == published
+
+
+async def test_a_part_that_hangs_is_left_out() -> None:
+    fake = small(faults={LIMITS: never})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL, timeout="900ms") as exporter:
+        snapshot = snapshot_of(await exporter.poll())
+        assert [(one.part, one.reason) for one in snapshot.unreadable] == [("limits", "timeout")]
+        assert all(one.workers for one in snapshot.pools)
+
+
+async def test_several_parts_that_fail_are_all_named() -> None:
+    fake = small(faults={LIMITS: BROKEN, COUNT + OF_BACKLOG: answer([]), A_WORKERS: BROKEN})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        state = await exporter.poll()
+        assert [(one.part, one.pool) for one in snapshot_of(state).unreadable] == [
+            ("backlog", ""),
+            ("limits", ""),
+            ("workers", "a"),
+        ]
+        assert await exporter.own("poll_errors_total", reason="http_status") == 1
+        assert await exporter.own("poll_errors_total", reason="contract") == 1
+        assert active(snapshot_of(state)) == ACTIVE
+
+
+@pytest.mark.parametrize("refusal", [NOT_FOUND, NOT_ALLOWED], ids=["404", "405"])
+async def test_the_workers_of_one_pool_can_not_be_found(refusal: bytes) -> None:
+    """The server has the endpoint: it is only this pool's that is left out."""
+    fake = small(faults={A_WORKERS: refusal})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        snapshot = snapshot_of(await exporter.poll())
+        assert [(one.part, one.pool) for one in snapshot.unreadable] == [("workers", "a")]
+        assert snapshot.unsupported == ()
+        assert [one.name for one in snapshot.pools if one.workers] == ["b", "c"]
+
+
+async def test_the_workers_of_a_deleted_pool() -> None:
+    fake = small(faults={A_WORKERS: answer({"detail": "Work pool 'a' not found."}, 404)})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        state = await exporter.poll()
+        snapshot = snapshot_of(state)
+        assert (state.outcome, snapshot.unsupported) == ("success", ())
+        assert [one.name for one in snapshot.pools if one.workers] == ["b", "c"]
+
+
+async def test_a_large_backlog_that_can_not_be_read() -> None:
+    """Each queue is asked then; it is all or nothing, so that no queue looks as if nothing waited."""
+    fake = small(faults={COUNT + OF_BACKLOG: answer(1000)})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        snapshot = snapshot_of(await exporter.poll())
+        cost = Counter(asked(upstream))
+        # Beside the sweep of the holders: the oldest of what is due, and the oldest that is held back.
+        assert (cost[HISTORY], cost[RUNS]) == (6, 1 + 2)
+        assert {one.name: sum(one.waiting.values()) for one in snapshot.queues} == dict.fromkeys(ACTIVE, 0) | {"q1": 2}
+        for path in (HISTORY + OF_BACKLOG, RUNS + OF_BACKLOG):
+            fake.faults = {COUNT + OF_BACKLOG: answer(1000), path: BROKEN}
+            snapshot = snapshot_of(await exporter.poll())
+            assert [(one.part, one.queue) for one in snapshot.unreadable] == [("backlog", "")]
+            assert {len(one.waiting) for one in snapshot.queues} == {0}
+            assert active(snapshot) == ACTIVE
+
+
+# --- A sweep that fails.
+
+
+def on_page_2(fault: bytes, fake: Fake) -> Answer:
+    def page(request: Request) -> Any:
+        if request.json["offset"]:
+            return fault
+        return answer(fake._answer(RUNS, request.json))
+
+    return page
+
+
+@pytest.mark.parametrize("fault", [BROKEN, answer([{}]), answer(b"<html>")], ids=["500", "contract", "html"])
+@pytest.mark.parametrize("where", ["count", "page 1", "page 2"])
+async def test_a_sweep_that_fails_is_done_queue_by_queue(where: str, fault: bytes) -> None:
+    fake = small()
+    if where == "page 2":
+        fake.greatest = 3
+    replaced: dict[str, dict[str, bytes | Answer]] = {
+        "count": {COUNT + OF_HOLDERS: fault},
+        "page 1": {RUNS + OF_HOLDERS: fault},
+        "page 2": {RUNS + OF_HOLDERS: on_page_2(fault, fake)},
+    }
+    fake.faults = replaced[where]
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        state = await exporter.poll()
+        snapshot = snapshot_of(state)
+        assert (state.outcome, snapshot.unreadable) == ("success", ())
+        assert active(snapshot) == ACTIVE
+        paths = asked(upstream)
+        assert sum(path.endswith("/concurrency_status") for path in paths) == 6
+        assert exporter.logs == []
+
+
+async def test_a_sweep_that_fails_and_a_queue_that_does() -> None:
+    fake = small(faults={RUNS + OF_HOLDERS: BROKEN, one_status(12): BROKEN})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        snapshot = snapshot_of(await exporter.poll())
+        assert [(one.part, one.pool, one.queue) for one in snapshot.unreadable] == [("queues", "b", "q2")]
+        assert active(snapshot) == {name: slots for name, slots in ACTIVE.items() if name != "q2"}
+        assert await exporter.own("queues_unreadable") == 1
+
+
+async def test_a_sweep_that_fails_where_it_is_the_only_way() -> None:
+    fake = small(faults={RUNS + OF_HOLDERS: BROKEN} | {one_status(number): NOT_FOUND for number in range(10, 16)})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        state = await exporter.poll()
+        assert state.failure
+        assert state.failure.reason == "http_status"
+        assert state.failure.message.startswith("no queue could be read; the first: POST ")
+
+
+async def test_a_sweep_that_hangs_is_not_done_queue_by_queue() -> None:
+    """It has taken its share of the time."""
+    fake = small(faults={RUNS + OF_HOLDERS: never})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL, timeout="900ms") as exporter:
+        state = await exporter.poll()
+        assert state.failure
+        assert state.failure.reason == "timeout"
+        assert not [path for path in asked(upstream) if path.endswith("/concurrency_status")]
+
+
+# --- Which queues there are.
+
+
+def wide(**changed: Any) -> Fake:
+    """36 queues in 12 pools, listed ten at a time."""
+    rows: dict[str, Any] = {
+        "pools": [pool(number, f"p{number:02}") for number in range(1, 13)],
+        "queues": [queue(100 + number, f"q{number % 3}", work_pool_id=ident(1 + number // 3)) for number in range(36)],
+        "greatest": 10,
+    }
+    return Fake(**rows | changed)
+
+
+def ids(state: SourceState) -> set[str]:
+    found = [one.id for one in snapshot_of(state).queues]
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+def of_fake(fake: Fake) -> set[str]:
+    return {row["id"] for row in fake.queues}
+
+
+def pool_by_pool(paths: list[str]) -> bool:
+    listed = sum(path.endswith("/queues/filter") for path in paths)
+    assert listed == 0 or listed >= 12
+    return listed > 0
+
+
+SLOTS: Final = {"collect": ["queues"], "pools": {"exclude": "hidden"}}
+
+
+@pytest.mark.parametrize("lossy", [False, True])
+async def test_queues_are_listed_all_at_once_after_the_first_poll(lossy: bool) -> None:
+    fake = wide(lossy=lossy)
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **SLOTS) as exporter:
+        assert ids(await exporter.poll()) == of_fake(fake)
+        first = asked(upstream)
+        assert pool_by_pool(first)
+        assert QUEUES not in first
+        for _ in range(3):
+            assert ids(await exporter.poll()) == of_fake(fake)
+            paths = asked(upstream)
+            assert not pool_by_pool(paths)
+            # Four pages, and those that they lost.
+            assert paths.count(QUEUES) == (5 if lossy else 4)
+
+
+async def test_more_is_lost_than_a_page_holds() -> None:
+    fake = wide()
+    rows = [queue for queue in fake.queues[:10] for _ in range(3)][:29] + fake.queues[:7]
+    listing = answer([])
+
+    def lossy(request: Request) -> Any:
+        if "work_queues" in request.json:
+            return answer(fake._answer(QUEUES, request.json))
+        if request.json["limit"] > 10:
+            return listing
+        return answer(rows[request.json["offset"] :][:10])
+
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **SLOTS) as exporter:
+        await exporter.poll()
+        asked(upstream)
+        fake.faults = {QUEUES: lossy}
+        assert ids(await exporter.poll()) == of_fake(fake)
+        assert not pool_by_pool(paths := asked(upstream))
+        assert paths.count(QUEUES) == 4 + 3 + 2  # 26 are lost: two full pages, each with an empty one behind it
+
+
+@pytest.mark.parametrize("lossy", [False, True])
+async def test_what_changes_is_noticed_at_the_next_poll(lossy: bool) -> None:
+    fake = wide(lossy=lossy)
+    new = queue(200, "new", work_pool_id=ident(4))
+
+    async def polled(exporter: Exporter, upstream: Upstream, *, relisted: bool) -> None:
+        asked(upstream)
+        assert ids(await exporter.poll()) == of_fake(fake)
+        assert pool_by_pool(asked(upstream)) is relisted
+
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **SLOTS) as exporter:
+        await exporter.poll()
+        await polled(exporter, upstream, relisted=False)
+        fake.queues.insert(10, new)  # where the listing loses it: only their number tells
+        await polled(exporter, upstream, relisted=True)
+        await polled(exporter, upstream, relisted=False)
+        fake.queues.remove(new)
+        await polled(exporter, upstream, relisted=True)
+        await polled(exporter, upstream, relisted=False)
+        fake.pools.append(pool(13, "p13"))
+        fake.queues.append(queue(300, "default", work_pool_id=ident(13)))
+        await polled(exporter, upstream, relisted=True)
+        # How many there are was not known of this listing: it is compared from the next one on.
+        await exporter.poll()
+        await polled(exporter, upstream, relisted=False)
+        del fake.pools[-1], fake.queues[-1]
+        await polled(exporter, upstream, relisted=True)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+async def test_a_queue_that_takes_the_place_of_another(listed: bool) -> None:
+    """Their number stays the same; the listing may lose the new one."""
+    fake = wide()
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **SLOTS) as exporter:
+        await exporter.poll()
+        await exporter.poll()
+        gone = 20 if listed else 10
+        fake.queues[gone] = queue(200, "new", work_pool_id=ident(4))
+        fake.lossy = not listed
+        asked(upstream)
+        assert ids(await exporter.poll()) == of_fake(fake)
+        assert pool_by_pool(asked(upstream))
+
+
+async def test_pools_that_are_not_read_do_not_matter() -> None:
+    fake = wide()
+    fake.pools.append(pool(13, "hidden"))
+    hidden = queue(300, "default", work_pool_id=ident(13))
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **SLOTS) as exporter:
+        expected = of_fake(fake)
+        fake.queues.insert(0, hidden)
+        for number in range(3):
+            assert ids(await exporter.poll()) == expected
+            paths = asked(upstream)
+            assert pool_by_pool(paths) is (number == 0)
+            assert not [path for path in paths if "hidden" in path]
+
+
+@pytest.mark.parametrize("fault", [BROKEN, NOT_FOUND, answer([{}])], ids=["500", "404", "contract"])
+async def test_a_listing_that_fails_is_done_pool_by_pool(fault: bytes) -> None:
+    fake = wide()
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **SLOTS) as exporter:
+        await exporter.poll()
+        fake.faults = {QUEUES: fault}
+        for _ in range(2):
+            asked(upstream)
+            state = await exporter.poll()
+            assert (state.outcome, ids(state)) == ("success", of_fake(fake))
+            paths = asked(upstream)
+            assert pool_by_pool(paths)
+            assert paths.count(QUEUES) == 1
+
+
+async def test_a_pool_that_could_not_be_listed_is_listed_again() -> None:
+    fake = wide(faults={"/work_pools/p03/queues/filter": BROKEN})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **SLOTS) as exporter:
+        state = await exporter.poll()
+        assert [(one.part, one.pool) for one in snapshot_of(state).unreadable] == [("queues", "p03")]
+        asked(upstream)
+        assert len(ids(await exporter.poll())) == 33
+        assert QUEUES not in asked(upstream)
+        fake.faults = {}
+        assert ids(await exporter.poll()) == of_fake(fake)
+        assert pool_by_pool(asked(upstream))
+
+
+# --- The server's clock.
+
+CLOCKS: Final = [timedelta(hours=-1), timedelta(), timedelta(hours=1)]
+each_clock = pytest.mark.parametrize("ahead", CLOCKS, ids=["behind", "same", "ahead"])
+
+
+@each_clock
+async def test_what_is_due_is_by_the_clock_of_the_server(ahead: timedelta) -> None:
+    fake = small(ahead=ahead)
+    minutes = {31: -30, 32: -1, 33: 1, 34: 30}
+    fake.runs = [
+        flow_run(number, "Scheduled", 11, fake.now + timedelta(minutes=minute)) for number, minute in minutes.items()
+    ]
+    for count in (None, 1000):
+        fake.faults = {COUNT + OF_BACKLOG: answer(count)} if count else {}
+        async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["backlog"]) as exporter:
+            snapshot = snapshot_of(await exporter.poll())
+            times = {
+                request.json["flow_runs"]["next_scheduled_start_time"]["before_"]
+                for request in upstream.requests
+                if request.path.startswith("/api/flow_runs")
+            }
+            (before,) = times
+            assert abs(datetime.fromisoformat(before) - fake.now) < timedelta(seconds=3)
+        (of_queue,) = (one for one in snapshot.queues if one.name == "q1")
+        assert of_queue.waiting["Scheduled"] == 2
+        assert of_queue.longest_wait == pytest.approx(1800, abs=3)
+
+
+def held(number: int, in_state: str, told: datetime, ago: float, **changed: object) -> Row:
+    return flow_run(number, in_state, 10, told - timedelta(seconds=ago), **changed)
+
+
+Runs = Callable[[datetime], list[Row]]
+
+TELLS: Final[dict[str, tuple[Runs, Mapping[str, float], float]]] = {
+    "running": (
+        lambda told: [
+            held(23, "CANCELLING", told, 40.25),
+            held(22, "RUNNING", told, 10.25, total_run_time=3.0, estimated_run_time=13.25),
+            held(21, "PENDING", told, 5.5, start_time=None),
+        ],
+        {"CANCELLING": 40.25, "RUNNING": 10.25, "PENDING": 5.5},
+        1e-3,
+    ),
+    "not-started": (
+        lambda told: [
+            held(23, "CANCELLING", told, 40.25),
+            held(
+                21,
+                "PENDING",
+                told,
+                5.5,
+                start_time=None,
+                expected_start_time=(told - timedelta(seconds=70)).isoformat(),
+                estimated_start_time_delta=70.0,
+            ),
+        ],
+        {"CANCELLING": 40.25, "PENDING": 5.5},
+        1e-3,
+    ),
+    "none": (
+        lambda told: [
+            held(23, "CANCELLING", told, 40.25, estimated_start_time_delta=9.0),
+            held(21, "PENDING", told, 5.5),
+        ],
+        {"CANCELLING": 40.25, "PENDING": 5.5},
+        2.5,
+    ),
+    "no-state": (
+        lambda told: [held(22, "RUNNING", told, 0) | {"state": None}, held(23, "CANCELLING", told, 40.25)],
+        {"CANCELLING": 40.25},
+        2.5,
+    ),
+}
+
+
+@each_clock
+@pytest.mark.parametrize(("runs", "durations", "within"), TELLS.values(), ids=TELLS)
+async def test_durations_are_by_the_clock_of_the_server(
+    runs: Runs, durations: Mapping[str, float], within: float, ahead: timedelta
+) -> None:
+    """To the second by its Date; exactly where a run tells. So what the runs tell is a little off the Date here."""
+    fake = small(ahead=ahead)
+    exact = within < 1
+    fake.runs = runs(fake.now - timedelta(minutes=5) if exact else fake.now)
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["queues"]) as exporter:
+        snapshot = snapshot_of(await exporter.poll())
+        assert RUNS in asked(upstream)
+    holders = next(one.holders for one in snapshot.queues if one.name == "q0")
+    found = {state: of_state.seconds[0] for state, of_state in holders.items() if of_state.seconds}
+    assert found == {state: pytest.approx(seconds, abs=within) for state, seconds in durations.items()}
+
+
+@each_clock
+async def test_waits_are_by_the_clock_of_the_server(ahead: timedelta) -> None:
+    fake = small(ahead=ahead)
+    told = fake.now - timedelta(minutes=5)
+    start = (told - timedelta(seconds=70.5)).isoformat()
+    fake.runs = [
+        flow_run(31, "Late", 11, told - timedelta(seconds=300.25), start_time=start),
+        flow_run(30, "Late", 12, told, expected_start_time=start, estimated_start_time_delta=70.5),
+    ]
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["backlog"]) as exporter:
+        snapshot = snapshot_of(await exporter.poll())
+    waits = {one.name: one.longest_wait for one in snapshot.queues if one.longest_wait is not None}
+    assert waits == {"q1": pytest.approx(300.25), "q2": pytest.approx(0)}
+
+
+async def test_a_server_without_date_is_read_by_our_clock() -> None:
+    fake = small(ahead=timedelta(hours=1), dated=False)
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["backlog"]) as exporter:
+        await exporter.poll()
+        (request,) = (one for one in upstream.requests if one.path == f"/api{COUNT}")
+    before = datetime.fromisoformat(request.json["flow_runs"]["next_scheduled_start_time"]["before_"])
+    assert abs(before - datetime.now(UTC)) < timedelta(seconds=3)
+
+
+# --- The report.
+
+
+async def test_the_report_of_limits_and_backlog() -> None:
+    fake = small(faults=dict.fromkeys(WORKERS, NOT_FOUND))
+    fake.limits += [limit(45, "a\nb", active=False, limit=0, active_slots=0)]
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        text = report([await exporter.poll()], exporter.telemetry.requests)
+    sources, queues, limits, troubles = text.split("\n\n")
+    assert sources.splitlines()[1].split()[:5] == ["s", "prefect", "success", "3", "6"]
+    header, first, second, *_ = (line.split() for line in queues.splitlines())
+    assert header == ["SOURCE", "POOL", "QUEUE", "ACTIVE", "LIMIT", "HOLDERS", "OLDEST", "QUEUED", "WAITED"]
+    assert first == ["s", "a", "q0", "2", "4", "1", "PENDING", "1", "RUNNING", "60s", "0", "-"]
+    assert second == ["s", "a", "q1", "0", "4", "-", "2", "60s"]
+    assert limits.splitlines() == [
+        "SOURCE  KIND        LIMIT        ACTIVE  SLOTS",
+        "s       deployment  etl/nightly       1      3",
+        "s       global      a\\nb              0      0  not enforced",
+        "s       global      database          1      3",
+        "s       tag         gpu               1      3",
+    ]
+    assert troubles == "s has no workers: this server does not support it"
+
+
+async def test_the_report_has_no_limits_where_none_are_read() -> None:
+    async with serve(small()) as upstream, Exporter("prefect", upstream.url, collect=["queues"]) as exporter:
+        text = report([await exporter.poll()], exporter.telemetry.requests)
+    assert len(text.split("\n\n")) == 2
+    assert "KIND" not in text
