@@ -25,7 +25,7 @@ test: $(VENV)/installed-tests $(PREFECTS) programs  ## install what the tests ne
 	$(BIN)/mypy
 	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/pytest
 
-check: $(VENV)/installed-tests  ## a minute of it for the loop: no real servers
+check: $(VENV)/installed-tests  ## what needs no real servers, for the loop
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -26,7 +26,7 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
 
 
-_SERVERS = {"prefect_server", "start_prefect", "start_prometheus", "postgres"}
+_SERVERS = {"prefect_server", "prefect_templates", "start_prefect", "start_prometheus", "postgres"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

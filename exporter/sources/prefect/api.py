@@ -25,7 +25,8 @@ DEFAULT_PAGE_SIZE: Final = 200
 _CSRF_HEADER: Final = "Prefect-Csrf-Token"
 _PAUSE: Final = 0.5
 """Length of a pause, as a part of the time that the request before it took: the server answers in one process."""
-_SAME_CLOCK: Final = timedelta(seconds=2)
+_SAME_CLOCK: Final = timedelta(seconds=5)
+"""A Date that differs by less tells nothing: it is cut to seconds, and old by as long as the server was busy."""
 
 Seconds = Annotated[float, Field(ge=-1e15, le=1e15)]
 
@@ -309,7 +310,7 @@ class Api:
         return answer
 
     def now(self) -> datetime:
-        """The server's time: ours, unless the Date of its answers differs by more than Date's own inexactness."""
+        """The server's time: ours, unless the Date of its answers says that the clocks differ."""
         return datetime.now(UTC) + (self._ahead if abs(self._ahead) > _SAME_CLOCK else timedelta())
 
     def time_of(self, page: Answer[list[FlowRun]]) -> datetime:
