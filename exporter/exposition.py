@@ -5,7 +5,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import accumulate, chain
 from typing import Final
 
 from prometheus_client import Metric
@@ -276,14 +277,41 @@ def _limit_samples(limit: Limit, source: tuple[str, str]) -> Iterator[Sample]:
     yield LIMIT_INFO.sample(1, *labels, limit.id)
 
 
-def _things(snapshot: Snapshot, source: tuple[str, str]) -> Iterator[list[Sample]]:
-    """The samples of each pool, queue and limit, by name: so a cap keeps the same ones at every poll."""
+@dataclass(frozen=True, slots=True)
+class _Thing:
+    """The samples of one pool, queue or limit; one with a lower rank is left out later."""
+
+    rank: int
+    samples: list[Sample]
+
+    @property
+    def series(self) -> int:
+        return sum(sample.series for sample in self.samples)
+
+
+def _things(snapshot: Snapshot, source: tuple[str, str]) -> Iterator[_Thing]:
+    """In the order of their names, so that a cap keeps the same ones at every poll."""
     for pool in sorted(snapshot.pools, key=lambda pool: pool.name):
-        yield list(_pool_samples(pool, source))
+        yield _Thing(0, list(_pool_samples(pool, source)))
     for queue in sorted(snapshot.queues, key=lambda queue: (queue.pool, queue.name)):
-        yield list(_queue_samples(queue, source))
+        yield _Thing(1 if _is_busy(queue) else 2, list(_queue_samples(queue, source)))
     for limit in sorted(snapshot.limits, key=lambda limit: (limit.kind, limit.name)):
-        yield list(_limit_samples(limit, source))
+        yield _Thing(0, list(_limit_samples(limit, source)))
+
+
+def _is_busy(queue: Queue) -> bool:
+    """Whether work waits in the queue, or all of its slots are taken."""
+    if queue.active_slots is not None and queue.slot_limit is not None and queue.active_slots >= queue.slot_limit:
+        return True
+    return any(queue.queued.values())
+
+
+def _within(things: Sequence[_Thing], max_series: int) -> list[_Thing]:
+    """What is kept under the cap: in the order of rank, until the next would pass it."""
+    ranked = sorted(things, key=lambda thing: thing.rank)
+    totals = accumulate(thing.series for thing in ranked)
+    kept = {id(thing) for thing, total in zip(ranked, totals, strict=True) if total <= max_series}
+    return [thing for thing in things if id(thing) in kept]
 
 
 class Format(Enum):
@@ -326,38 +354,53 @@ class Rendered:
 
 
 def render(snapshot: Snapshot, *, source: str, system: str, max_series: int) -> Rendered:
-    """Turn a snapshot into text, in whole pools and queues until the next would pass `max_series`.
+    """Turn a snapshot into text. Over `max_series` whole queues are left out, those with free slots and no work first.
 
     Raises `DuplicateSeriesError` where the snapshot has one series twice. For a large snapshot this takes tenths
     of a second: call it off the event loop.
     """
-    samples: dict[Family, list[Sample]] = {family: [] for family in OBSERVED}
-    seen: set[tuple[str, tuple[str, ...]]] = set()
-    series = dropped = 0
-    for thing in _things(snapshot, (source, system)):
-        size = sum(sample.series for sample in thing)
-        if dropped or series + size > max_series:
-            dropped += size
-            continue
-        series += size
-        for sample in thing:
-            key = (sample.family.name, sample.labels)
-            if key in seen:
-                labels = dict(zip(sample.family.labels, sample.labels, strict=True))
-                raise DuplicateSeriesError(f"{sample.family.name}{labels} is in the snapshot twice")
-            seen.add(key)
-            samples[sample.family].append(sample)
-    metrics = [family.metric(of_family) for family, of_family in samples.items() if of_family]
-    text = {format_: _by_header(format_.encode(_Metrics(metrics))) for format_ in Format}
-    return Rendered(text, series, dropped)
+    things = list(_things(snapshot, (source, system)))
+    kept = _within(things, max_series)
+    samples: dict[Family, dict[tuple[str, ...], Sample]] = {family: {} for family in OBSERVED}
+    for sample in chain.from_iterable(thing.samples for thing in kept):
+        of_family = samples[sample.family]
+        if sample.labels in of_family:
+            labels = dict(zip(sample.family.labels, sample.labels, strict=True))
+            raise DuplicateSeriesError(f"{sample.family.name}{labels} is in the snapshot twice")
+        of_family[sample.labels] = sample
+    text: dict[Format, dict[bytes, bytes]] = {format_: {} for format_ in Format}
+    for family, of_family in samples.items():
+        if of_family:
+            lines = [family.lines(sample) for sample in of_family.values()]
+            for format_ in Format:
+                text[format_].update(_under_headers(family, lines, format_))
+    series = sum(thing.series for thing in kept)
+    return Rendered(text, series, sum(thing.series for thing in things) - series)
+
+
+def _under_headers(family: Family, lines: Sequence[Sequence[str]], format_: Format) -> Iterator[tuple[bytes, bytes]]:
+    """The lines of each of the family's series under the headers of the format.
+
+    OpenMetrics has one header for a family. The classic format has no gauge histogram: it takes the last two lines of
+    each, the count and the sum, for gauges of their own, each with its header.
+    """
+    headers = _headers(family, format_)
+    apart = len(headers) - 1
+    yield headers[0], "".join(line for of_series in lines for line in of_series[: len(of_series) - apart]).encode()
+    for place, header in enumerate(headers[1:], start=-apart):
+        yield header, "".join(of_series[place] for of_series in lines).encode()
 
 
 # A line that starts with "# " is a comment: a sample's line starts with its name, and a newline in a label is escaped.
-_FAMILY = re.compile(rb"((?:^# (?:HELP|TYPE|UNIT) .*\n)+)((?:^[^#].*\n)*)", re.MULTILINE)
+_HEADER = re.compile(rb"(?:^# (?:HELP|TYPE|UNIT) .*\n)+", re.MULTILINE)
 
 
-def _by_header(text: bytes) -> dict[bytes, bytes]:
-    return dict(_FAMILY.findall(text))
+@cache
+def _headers(family: Family, format_: Format) -> list[bytes]:
+    """The comment lines over the family's samples, as prometheus_client writes them for any one of its series."""
+    value = (0.0,) if family.buckets else 0.0
+    one = family.metric([family.sample(value, *("" for _ in family.labels))])
+    return _HEADER.findall(format_.encode(_Metrics([one])))
 
 
 class Body:

@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from prometheus_client import Metric
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_classic
+from prometheus_client.registry import Collector
 
 from exporter.clock import Clock
-from exporter.exposition import Body, DuplicateSeriesError, Format, Rendered, render
-from exporter.model import Durations, Pool, Queue, Snapshot
+from exporter.exposition import OBSERVED, Body, DuplicateSeriesError, Format, Rendered, _under_headers, render
+from exporter.model import Durations, Limit, Pool, Queue, Snapshot
 from exporter.store import Failure, Published, Store
 from exporter.telemetry import Telemetry
 
@@ -293,6 +294,56 @@ def test_a_cap_lets_nothing_small_past() -> None:
     small = queue("small", queued={}, holders={})
     assert rendered(Snapshot(queues=(small,)), max_series=QUEUE_SERIES - 1).series > 0
     assert rendered(Snapshot(queues=(small, queue("big"))), max_series=QUEUE_SERIES - 1).series == 0
+
+
+@pytest.mark.parametrize(
+    ("busy", "idle"),
+    [
+        (queue("z"), queue("a", queued={"1": 0})),
+        (queue("z", queued={}, active_slots=5), queue("a", queued={})),
+        (queue("z", queued={}, active_slots=6), queue("a", queued={}, slot_limit=None)),
+        (queue("z", queued={}, active_slots=0, slot_limit=0), queue("a", queued={}, active_slots=None)),
+    ],
+    ids=["waiting", "saturated", "over the limit", "limit of 0"],
+)
+def test_a_cap_leaves_out_queues_without_work_first(busy: Queue, idle: Queue) -> None:
+    limit = Limit("name", "global", "id", active_slots=1, slot_limit=2, slot_decay=0, active=True)
+    full = Snapshot(queues=(idle, busy), limits=(limit,))
+    series = rendered(full).series
+    kept = rendered(full, max_series=series - 1)
+    text = Body([kept], Format.CLASSIC).plain(b"").decode()
+    assert 'queue="z"' in text
+    assert 'queue="a"' not in text
+    assert 'limit="name"' in text
+    assert kept.series + kept.series_dropped == series
+
+
+@both_formats
+def test_lines_are_those_of_prometheus_client(format_: Format) -> None:
+    """The same families with the same samples, by the encoders of the library."""
+    values = [0, 1, -1, 1e6, 123456789, 1e15, 1.5e-7, 2**63, 0.1 + 0.2, math.inf, -math.inf, math.nan, True]
+    names = [*NAMES.values(), "\\n", '\\"', "\\", "é", "\u2028", "\x00", "\x85", "{}", "%s", "a,b=c"]
+    registry = CollectorRegistry()
+    ours = b""
+    for family in OBSERVED:
+        if family.kind == "gaugehistogram":
+            samples = [family.sample(tuple(values[:9]), *([name] * len(family.labels))) for name in names]
+        else:
+            pairs = itertools.product(names, values if family.kind == "gauge" else [1])
+            samples = [family.sample(value, *([name] * len(family.labels))) for name, value in pairs]
+        metric = family.metric(samples)
+        registry.register(_Fixed(metric))
+        lines = [family.lines(sample) for sample in samples]
+        ours += b"".join(header + text for header, text in _under_headers(family, lines, format_))
+    assert ours == format_.encode(registry)
+
+
+class _Fixed(Collector):
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterable[Metric]:
+        yield self._metric
 
 
 def test_series_are_counted_as_they_are_printed() -> None:

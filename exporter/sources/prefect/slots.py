@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from exporter.model import Durations
-from exporter.sources.prefect.api import COUNT, FLOW_RUNS, Api, FlowRun, FlowRunSlotSummary, WorkQueue
+from exporter.sources.prefect.api import COUNT, FLOW_RUNS, Api, FlowRun, WorkQueue
 
 HOLDING_STATES: Final = ("PENDING", "RUNNING", "CANCELLING")
 """The state types whose runs hold a slot of a queue, as `concurrency_status` of the queue counts."""
@@ -36,7 +36,9 @@ class Slots:
 async def read_one(api: Api, queue: uuid.UUID) -> Slots:
     """The slots of one queue from its own endpoint. Raises `SourceError`."""
     status, runs = await api.concurrency_status(queue)
-    holders = None if runs is None else by_state(_summary(run) for run in runs)
+    holders = (
+        None if runs is None else by_state([(run.get("state_type"), run.get("time_in_current_state")) for run in runs])
+    )
     return Slots(status.active_slots, status.concurrency_limit, holders)
 
 
@@ -89,11 +91,7 @@ def by_state(holders: Iterable[tuple[str | None, float | None]]) -> dict[str, Du
         state: Durations(
             holders=len(times),
             # Negative where the clock of the server is behind that of the worker which set the state.
-            seconds=tuple(max(time, 0.0) for time in times if time is not None),
+            seconds=tuple([time if time > 0 else 0.0 for time in times if time is not None]),
         )
         for state, times in of_state.items()
     }
-
-
-def _summary(run: FlowRunSlotSummary) -> tuple[str | None, float | None]:
-    return run.get("state_type"), run.get("time_in_current_state")
