@@ -8,11 +8,13 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefinedType
 
 from exporter import cli, exposition, telemetry
 from exporter.family import Family
 from exporter.sources import SYSTEMS
 from exporter.sources.base import SourceConfig
+from exporter.web_config import WebConfig
 
 README: Final = Path(__file__).parent.parent / "README.md"
 _DEFAULTS: Final = {"timeout": "`interval`", "stale_after": "three times `interval`"}
@@ -54,9 +56,18 @@ def configuration() -> str:
     return "\n\n".join(parts)
 
 
+def web_configuration() -> str:
+    """A table of the top level of the web configuration, and one of each nested part."""
+    parts = [_keys(WebConfig.model_fields)]
+    for name, field in WebConfig.model_fields.items():
+        parts += [f"`{name}`:\n\n{_keys(model.model_fields)}" for model in _nested(field.annotation)]
+    return "\n\n".join(parts)
+
+
 SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
     "flags": flags,
     "configuration": configuration,
+    "web configuration": web_configuration,
     "metrics": metrics,
 }
 
@@ -80,7 +91,7 @@ def _is_new(name: str, field: FieldInfo) -> bool:
 
 def _keys(fields: Mapping[str, FieldInfo]) -> str:
     rows = [
-        (f"`{name}`", _type(field.annotation), _default(name, field), field.description or "")
+        (f"`{name}`", _type(field.annotation), _default(name, field), (field.description or "").replace("\n", " "))
         for name, field in fields.items()
     ]
     return _table(("key", "type", "default", "meaning"), rows)
@@ -92,7 +103,7 @@ def _default(name: str, field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     match field.default:
-        case None | BaseModel():
+        case None | BaseModel() | () | PydanticUndefinedType():
             return ""
         case re.Pattern():
             value = field.default.pattern
@@ -120,6 +131,8 @@ def _type(annotation: Any) -> str:
     parts = [part for part in get_args(annotation) if part is not type(None)]
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{word}`" for word in parts)
+    if get_origin(annotation) is dict:
+        return "mapping"
     if get_origin(annotation) is tuple:
         return f"list of {_type(parts[0])}"
     if get_origin(annotation) in {Union, UnionType} or hasattr(annotation, "__metadata__"):

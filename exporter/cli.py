@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from starlette.types import ASGIApp
 
-from exporter import __version__, config, logs
+from exporter import __version__, config, logs, web_config
 from exporter.clock import Clock
-from exporter.config import Config, ConfigError
+from exporter.config import Config
 from exporter.poller import Poller
 from exporter.report import report
 from exporter.server import Server, listen
+from exporter.settings_file import ConfigError
 from exporter.store import Store
 from exporter.telemetry import Telemetry
 from exporter.web import application
@@ -61,11 +63,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _run(flags: argparse.Namespace) -> int:
     async with _configuration(flags) as load:
         if flags.config_check:
-            print(f"{_origin(flags)}: {len(load().sources)} source(s), no mistakes")
-            return 0
+            return _check(flags, load)
         if flags.dry_run:
             return await _dry_run(load())
         return await _serve(flags, load)
+
+
+def _check(flags: argparse.Namespace, load: Load) -> int:
+    """Read all files. Raises `ConfigError` with the mistakes of all of them."""
+    mistakes = []
+    good = []
+    try:
+        good.append(f"{_origin(flags)}: {len(load().sources)} source(s), no mistakes")
+    except ConfigError as error:
+        mistakes += error.mistakes
+    if flags.web_config_file:
+        try:
+            web_config.load(flags.web_config_file)
+            good.append(f"{flags.web_config_file}: no mistakes")
+        except ConfigError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise ConfigError(mistakes)
+    print("\n".join(good))
+    return 0
 
 
 @asynccontextmanager
@@ -119,6 +140,7 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
     telemetry = Telemetry(store, clock)
     poller = Poller(store, telemetry, clock)
     configuration = load()
+    web = web_config.LiveWebConfig(flags.web_config_file) if flags.web_config_file else None
     reloading = asyncio.Lock()
 
     async def reload() -> str:
@@ -139,9 +161,11 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
     await _configure(poller, configuration)
     telemetry.config_read(success=True)
     listener = _listen(flags.web_listen_address)
+    served: ASGIApp = application(store, telemetry, clock, reload if flags.web_enable_lifecycle else None)
     server = Server(
-        application(store, telemetry, clock, reload if flags.web_enable_lifecycle else None),
+        web_config.guarded(served, web, clock) if web else served,
         graceful_seconds=_SHUTDOWN_SECONDS,
+        tls=web.tls() if web else None,
     )
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[str]] = set()
@@ -161,6 +185,7 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
             address=_address(listener),
             version=__version__,
             configuration=_origin(flags),
+            tls=server.config.ssl_context_factory is not None,
             sources=",".join(source.name for source in configuration.sources),
         )
         await server.serve([listener])
@@ -234,6 +259,13 @@ def parser() -> argparse.ArgumentParser:
         default=f":{DEFAULT_PORT}",
         metavar="HOST:PORT",
         help="address to serve on; all addresses where HOST is empty (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--web.config.file",
+        dest="web_config_file",
+        type=Path,
+        metavar="FILE",
+        help="TLS, users, headers and rate limit of what is served, in the format of the Prometheus exporter toolkit",
     )
     parser.add_argument(
         "--web.enable-lifecycle",

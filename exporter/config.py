@@ -1,27 +1,15 @@
 """The configuration file, or the environment, turned into one frozen, fully validated `Config`."""
 
-import difflib
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Self, get_args
+from typing import Any, Final, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from exporter.sources import SYSTEMS, AnySource
+from exporter.settings_file import ConfigError, errors, message, read
+from exporter.sources import AnySource
 from exporter.sources.settings import Settings
-
-
-class ConfigError(Exception):
-    """The configuration can't be used. `mistakes` has a line for each, with file, line and key."""
-
-    def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes
 
 
 class Config(Settings):
@@ -45,26 +33,7 @@ class Config(Settings):
 
 def load(path: Path) -> Config:
     """Read a configuration file. Raises `ConfigError` with all of its mistakes."""
-    try:
-        document = YAML().load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise ConfigError([f"{path}: is not UTF-8"]) from None
-    except YAMLError as error:
-        raise ConfigError([f"{path}{_yaml_mistake(error)}"]) from None
-    except RecursionError:
-        raise ConfigError([f"{path}: is nested too deeply"]) from None
-    except (ValueError, ArithmeticError, LookupError):  # whose texts show the value
-        raise ConfigError(
-            [f"{path}: is not YAML: a value looks like a number or a date and is not one; put it in quotes"]
-        ) from None
-    if not isinstance(document, CommentedMap):
-        raise ConfigError([f"{path}: has no `sources:`; see the configuration reference in README"])
-    try:
-        return Config.model_validate(document, context={"folder": path.parent})
-    except ValidationError as error:
-        raise ConfigError([f"{path}:{line}: {text}" for line, text in _mistakes(error, document)]) from None
+    return read(path, Config, if_empty="has no `sources:`; see the configuration reference in README")
 
 
 def from_environment(environment: Mapping[str, str]) -> Config:
@@ -83,7 +52,7 @@ def from_environment(environment: Mapping[str, str]) -> Config:
         return Config.model_validate({"sources": sources})
     except ValidationError as error:
         raise ConfigError(
-            [f"environment: {_VARIABLES[details['loc'][2:]]}: {_message(details)}" for details in _errors(error)]
+            [f"environment: {_VARIABLES[details['loc'][2:]]}: {message(details, Config)}" for details in errors(error)]
         ) from None
 
 
@@ -107,130 +76,3 @@ def _prefect_credentials(environment: Mapping[str, str]) -> dict[str, Any]:
     if key := environment.get("PREFECT_API_KEY"):
         return {"authorization": {"credentials": key}}
     return {}
-
-
-def _yaml_mistake(error: YAMLError) -> str:
-    """Line and reason, without the excerpts that the library's own text has: they may show a secret."""
-    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
-        return ": is not YAML; it holds characters that no text has"
-    # found duplicate key "password" with value "…"; found undefined alias '…'
-    problem = re.sub(r" with value .*|(?<=undefined alias) .*", "", str(error.problem), flags=re.DOTALL)
-    if error.context and error.context_mark:
-        problem = f"{error.context} (line {error.context_mark.line + 1}), {problem}"
-    return f":{error.problem_mark.line + 1}: is not YAML: {problem}"
-
-
-def _errors(error: ValidationError) -> list[ErrorDetails]:
-    """What pydantic found, without what only follows from a mistake in another key or in an item of a list."""
-    found = error.errors(include_url=False)
-    return [
-        details
-        for details in found
-        if details["type"] != "default_factory_not_called"
-        and not (details["type"] == "too_short" and any(len(other["loc"]) > 1 for other in found))
-    ]
-
-
-def _mistakes(error: ValidationError, document: CommentedMap) -> Iterator[tuple[int, str]]:
-    """Line and text of each mistake, in the order of their lines."""
-    found = []
-    for details in _errors(error):
-        # The word that chose a member of the union is in the location, but not in the document.
-        loc = [part for index, part in enumerate(details["loc"]) if index != 2]
-        if details["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-            loc.append("system")
-        found.append((_line(document, loc), f"{_key(loc)}: {_message(details)}"))
-    yield from sorted(found)
-
-
-def _line(document: CommentedMap, loc: list[int | str]) -> int:
-    """The line of the deepest part of `loc` that is in the document, counted from 1."""
-    line = 1
-    node: object = document
-    for part in loc:
-        if isinstance(node, CommentedMap) and part in node:
-            # What a merge (`<<`) brought has no line here.
-            if part in (node.lc.data or {}):
-                line = node.lc.key(part)[0] + 1
-            node = node[part]
-        elif isinstance(node, CommentedSeq) and isinstance(part, int):
-            line = node.lc.item(part)[0] + 1
-            node = node[part]
-        else:
-            break
-    return line
-
-
-def _key(loc: list[int | str]) -> str:
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-    return key.lstrip(".") or "the file"
-
-
-def _message(details: ErrorDetails) -> str:
-    """What is wrong, in the words of a YAML file, and without the value, which may hold a secret."""
-    context = details.get("ctx", {})
-    systems = f"; it is one of {', '.join(SYSTEMS)}"
-    match details["type"]:
-        case "extra_forbidden":
-            known = _keys_beside(details["loc"])
-            near = _nearest(str(details["loc"][-1]), known)
-            text = "unknown key" + (near or f"; the keys here are {', '.join(known)}")
-        case "missing":
-            text = "is missing"
-        case "union_tag_not_found":
-            text = f"is missing{systems}"
-        case "union_tag_invalid":
-            text = "is not a known system" + (_nearest(str(context["tag"]), SYSTEMS) or systems)
-        case "value_error":
-            text = str(context["error"])
-        case "string_type" if details["input"] is not None and not isinstance(details["input"], list | dict):
-            text = "is not text; put it in quotes"
-        case "greater_than_equal":
-            text = f"is less than {context['ge']}"
-        case "less_than_equal":
-            text = f"is more than {context['le']}"
-        case "string_too_long":
-            text = f"is longer than {context['max_length']} characters"
-        case _ if details["input"] is None and details["type"] in _TYPES:
-            text = f"has no value; it has to be {_TYPES[details['type']]}"
-        case other:
-            text = f"is not {_TYPES[other]}" if other in _TYPES else _OTHERS.get(other, details["msg"])
-    return text
-
-
-_TYPES: Final = {
-    "string_type": "text",
-    "int_type": "a whole number without quotes, like 1000",
-    "bool_type": "true or false, without quotes",
-    "model_type": "a mapping, of lines like `key: value`",
-    "model_attributes_type": "a mapping, of lines like `key: value`",
-    "tuple_type": "a list, of items that begin with `- `",
-}
-_OTHERS: Final = {
-    "too_short": "is an empty list; name a source to poll",
-    "string_too_short": "is empty",
-    "string_unicode": "has a character that is not Unicode",
-    "invalid_key": "unknown key; keys are words",
-}
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that would be known in the place of the last part of `loc`."""
-    model: type[BaseModel] = Config
-    for part in loc[:-1]:
-        if part in SYSTEMS and model is Config:
-            model = SYSTEMS[str(part)]
-        elif part in model.model_fields and model is not Config:
-            model = next(iter(_models_in(model.model_fields[str(part)].annotation)), model)
-    return list(model.model_fields)
-
-
-def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            yield candidate

@@ -1,11 +1,12 @@
 """uvicorn as a part of this program: on sockets of ours, stopped by us, and without handlers for signals."""
 
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -22,7 +23,7 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """Serves an application until `stop`; then running requests have `graceful_seconds` to end."""
 
-    def __init__(self, application: Starlette, graceful_seconds: int) -> None:
+    def __init__(self, application: ASGIApp, graceful_seconds: int, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 application,
@@ -33,6 +34,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=graceful_seconds,
+                ssl_context_factory=(lambda *_: tls) if tls else None,
             )
         )
 

@@ -19,7 +19,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from exporter import __version__, cli
-from exporter.config import ConfigError
+from exporter.settings_file import ConfigError
 from tests.harness import programs
 from tests.harness.process import Process, free_port, running
 from tests.harness.upstream import Request, Upstream, answer, never, serve

@@ -13,7 +13,8 @@ import structlog
 from pydantic import SecretStr, ValidationError
 
 from exporter.cli import main
-from exporter.config import Config, ConfigError, from_environment, load
+from exporter.config import Config, from_environment, load
+from exporter.settings_file import ConfigError
 from exporter.sources import SYSTEMS, AnySource
 from exporter.sources.cloro import CloroConfig
 from exporter.sources.prefect import PrefectConfig

@@ -1,0 +1,179 @@
+"""A file of settings, in YAML: read, checked against its model, and every mistake named with its line and key."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from exporter.sources import SYSTEMS
+from exporter.sources.settings import Settings
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+class ConfigError(Exception):
+    """The configuration can't be used. `mistakes` has a line for each, with file, line and key."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+def read(path: Path, model: type[AnySettings], if_empty: str) -> AnySettings:
+    """What the file says. Raises `ConfigError` with all of its mistakes; `if_empty` is that of a file without keys."""
+    try:
+        document = YAML().load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: is not UTF-8"]) from None
+    except YAMLError as error:
+        raise ConfigError([f"{path}{_yaml_mistake(error)}"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: is nested too deeply"]) from None
+    except (ValueError, ArithmeticError, LookupError):  # whose texts show the value
+        raise ConfigError(
+            [f"{path}: is not YAML: a value looks like a number or a date and is not one; put it in quotes"]
+        ) from None
+    if not isinstance(document, CommentedMap):
+        raise ConfigError([f"{path}: {if_empty}"])
+    try:
+        return model.model_validate(document, context={"folder": path.parent})
+    except ValidationError as error:
+        raise ConfigError([f"{path}:{line}: {text}" for line, text in _mistakes(error, document, model)]) from None
+
+
+def _yaml_mistake(error: YAMLError) -> str:
+    """Line and reason, without the excerpts that the library's own text has: they may show a secret."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return ": is not YAML; it holds characters that no text has"
+    # found duplicate key "password" with value "…"; found undefined alias '…'
+    problem = re.sub(r" with value .*|(?<=undefined alias) .*", "", str(error.problem), flags=re.DOTALL)
+    if error.context and error.context_mark:
+        problem = f"{error.context} (line {error.context_mark.line + 1}), {problem}"
+    return f":{error.problem_mark.line + 1}: is not YAML: {problem}"
+
+
+def errors(error: ValidationError) -> list[ErrorDetails]:
+    """What pydantic found, without what only follows from a mistake in another key or in an item of a list."""
+    found = error.errors(include_url=False)
+    return [
+        details
+        for details in found
+        if details["type"] != "default_factory_not_called"
+        and not (details["type"] == "too_short" and any(len(other["loc"]) > 1 for other in found))
+    ]
+
+
+def _mistakes(error: ValidationError, document: CommentedMap, model: type[BaseModel]) -> Iterator[tuple[int, str]]:
+    """Line and text of each mistake, in the order of their lines."""
+    found = []
+    for details in errors(error):
+        # The word that chose a member of the union is in the location, but not in the document.
+        loc = [part for index, part in enumerate(details["loc"]) if index != 2 or details["loc"][0] != "sources"]
+        if details["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+            loc.append("system")
+        found.append((_line(document, loc), f"{_key(loc)}: {message(details, model)}"))
+    yield from sorted(found)
+
+
+def _line(document: CommentedMap, loc: list[int | str]) -> int:
+    """The line of the deepest part of `loc` that is in the document, counted from 1."""
+    line = 1
+    node: object = document
+    for part in loc:
+        if isinstance(node, CommentedMap) and part in node:
+            # What a merge (`<<`) brought has no line here.
+            if part in (node.lc.data or {}):
+                line = node.lc.key(part)[0] + 1
+            node = node[part]
+        elif isinstance(node, CommentedSeq) and isinstance(part, int):
+            line = node.lc.item(part)[0] + 1
+            node = node[part]
+        else:
+            break
+    return line
+
+
+def _key(loc: list[int | str]) -> str:
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    return key.lstrip(".") or "the file"
+
+
+def message(details: ErrorDetails, model: type[BaseModel]) -> str:
+    """What is wrong, in the words of a YAML file, and without the value, which may hold a secret."""
+    context = details.get("ctx", {})
+    systems = f"; it is one of {', '.join(SYSTEMS)}"
+    match details["type"]:
+        case "extra_forbidden":
+            known = _keys_beside(details["loc"], model)
+            near = _nearest(str(details["loc"][-1]), known)
+            text = "unknown key" + (near or f"; the keys here are {', '.join(known)}")
+        case "missing":
+            text = "is missing"
+        case "union_tag_not_found":
+            text = f"is missing{systems}"
+        case "union_tag_invalid":
+            text = "is not a known system" + (_nearest(str(context["tag"]), SYSTEMS) or systems)
+        case "value_error":
+            text = str(context["error"])
+        case "string_type" if details["input"] is not None and not isinstance(details["input"], list | dict):
+            text = "is not text; put it in quotes"
+        case "greater_than_equal":
+            text = f"is less than {context['ge']}"
+        case "less_than_equal":
+            text = f"is more than {context['le']}"
+        case "too_long":
+            text = f"has more than {context['max_length']} item(s)"
+        case "string_too_long":
+            text = f"is longer than {context['max_length']} characters"
+        case _ if details["input"] is None and details["type"] in _TYPES:
+            text = f"has no value; it has to be {_TYPES[details['type']]}"
+        case other:
+            text = f"is not {_TYPES[other]}" if other in _TYPES else _OTHERS.get(other, details["msg"])
+    return text
+
+
+_TYPES: Final = {
+    "string_type": "text",
+    "int_type": "a whole number without quotes, like 1000",
+    "bool_type": "true or false, without quotes",
+    "dict_type": "a mapping, of lines like `key: value`",
+    "model_type": "a mapping, of lines like `key: value`",
+    "model_attributes_type": "a mapping, of lines like `key: value`",
+    "tuple_type": "a list, of items that begin with `- `",
+}
+_OTHERS: Final = {
+    "too_short": "is an empty list; name a source to poll",
+    "string_too_short": "is empty",
+    "string_unicode": "has a character that is not Unicode",
+    "invalid_key": "unknown key; keys are words",
+}
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _keys_beside(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    """The keys that would be known in the place of the last part of `loc`."""
+    for part in loc[:-1]:
+        if part in model.model_fields:
+            model = next(_models_in(model.model_fields[str(part)].annotation), model)
+        elif part in SYSTEMS:  # the word that chose a member of the union
+            model = SYSTEMS[str(part)]
+    return list(model.model_fields)
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            yield candidate

@@ -1,0 +1,579 @@
+"""`--web.config.file`: what is let in, over which TLS, and what a mistake in the file says and does."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import httpx
+import pytest
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from structlog.testing import capture_logs
+
+from exporter.clock import Clock
+from exporter.server import Server, listen
+from exporter.settings_file import ConfigError
+from exporter.web_config import LiveWebConfig, guarded, load
+from tests.harness.certificates import authority, certificate
+from tests.harness.process import Process, free_port, running
+from tests.harness.prometheus import PrometheusServer
+
+PASSWORD = "canary-pa55word:with a colon"
+HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+ALICE = ("alice", PASSWORD)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two authorities, `ca` and `other`; certificates of a server and of clients."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority(folder)
+    authority(folder, "other")
+    certificate(folder, "server")
+    certificate(folder, "next")
+    certificate(folder, "client", "DNS:prometheus.example,URI:spiffe://prometheus")
+    certificate(folder, "stranger", "DNS:prometheus.example", by="other")
+    return folder
+
+
+def write(path: Path, content: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def file(folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes the file, beside copies of the certificates."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    return lambda **content: write(tmp_path / "web.yml", content)
+
+
+def tls(**more: object) -> dict[str, object]:
+    return {"cert_file": "server.pem", "key_file": "server.key", **more}
+
+
+async def _answer(request: Request) -> Response:
+    return PlainTextResponse(f"hello {request.url.path}", headers={"X-Frame-Options": "deny"})
+
+
+@asynccontextmanager
+async def served(web: LiveWebConfig, clock: Clock | None = None) -> AsyncIterator[str]:
+    """An application behind the file, over a socket: its address without the scheme."""
+    application = Starlette(routes=[Route("/{path:path}", _answer)])
+    listener = listen("127.0.0.1", 0)
+    server = Server(guarded(application, web, clock or Clock()), graceful_seconds=1, tls=web.tls())
+    task = asyncio.create_task(server.serve([listener]))
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.stop()
+        await task
+
+
+def trusting(folder: Path, client: str | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=folder / "ca.pem")
+    if client:
+        context.load_cert_chain(folder / f"{client}.pem", folder / f"{client}.key")
+    return context
+
+
+async def get(address: str, context: ssl.SSLContext | None = None, **more: Any) -> httpx.Response:
+    """One request over a connection of its own."""
+    async with httpx.AsyncClient(verify=context or False, trust_env=False, timeout=10) as client:
+        return await client.get(f"{'https' if context else 'http'}://{address}/metrics", **more)
+
+
+# --- Mistakes.
+
+PEM = "-----BEGIN nonsense canary-pem"
+
+
+@pytest.mark.parametrize(
+    ("content", "mistakes"),
+    [
+        (
+            {"tls_server_config": {"cert_file": "server.pem"}},
+            ["1: tls_server_config: has no key_file, which TLS needs"],
+        ),
+        (
+            {"tls_server_config": {"key_file": "server.key"}},
+            ["1: tls_server_config: has no cert_file, which TLS needs"],
+        ),
+        (
+            {"tls_server_config": tls(cert_file="nowhere.pem")},
+            ["1: tls_server_config.cert_file: can't read the file nowhere.pem: No such file or directory"],
+        ),
+        (
+            {"tls_server_config": tls(key_file="next.key")},
+            [
+                "1: tls_server_config: cert_file server.pem and key_file next.key are not a certificate and its key in"
+                " PEM, the key without a passphrase"
+            ],
+        ),
+        (
+            {"tls_server_config": {"cert": PEM, "key": PEM}},
+            [
+                "1: tls_server_config: cert_file (inline) and key_file (inline) are not a certificate and its key in"
+                " PEM, the key without a passphrase"
+            ],
+        ),
+        ({"tls_server_config": tls(cert=PEM)}, ["1: tls_server_config: set one of cert and cert_file"]),
+        (
+            {"tls_server_config": tls(min_version="TLS10")},
+            ["1: tls_server_config.min_version: can't be TLS10, which Python has not; use TLS12, TLS13"],
+        ),
+        (
+            {"tls_server_config": tls(min_version="TLS13", max_version="TLS12")},
+            ["1: tls_server_config: min_version is above max_version"],
+        ),
+        (
+            {"tls_server_config": tls(client_auth_type="RequireAnyClientCert")},
+            [
+                "1: tls_server_config.client_auth_type: can't be RequireAnyClientCert, which Python has not; use"
+                " NoClientCert, VerifyClientCertIfGiven, RequireAndVerifyClientCert"
+            ],
+        ),
+        (
+            {"tls_server_config": tls(client_auth_type="RequireAndVerifyClientCert")},
+            ["1: tls_server_config: client_auth_type and client_ca_file are set together, or not at all"],
+        ),
+        (
+            {"tls_server_config": tls(client_ca_file="ca.pem")},
+            ["1: tls_server_config: client_auth_type and client_ca_file are set together, or not at all"],
+        ),
+        (
+            {"tls_server_config": tls(client_auth_type="VerifyClientCertIfGiven", client_ca_file="ca.key")},
+            ["1: tls_server_config: client_ca_file ca.key has no certificate in PEM"],
+        ),
+        (
+            {"tls_server_config": tls(client_allowed_sans=["a"])},
+            ["1: tls_server_config: client_allowed_sans needs client_auth_type: RequireAndVerifyClientCert"],
+        ),
+        (
+            {"tls_server_config": tls(cipher_suites=["TLS_RSA_WITH_RC4_128_SHA"])},
+            [
+                "1: tls_server_config.cipher_suites[0]: is not one of TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA,"
+                " TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,"
+                " TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,"
+                " TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA,"
+                " TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,"
+                " TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384,"
+                " TLS_CHACHA20_POLY1305_SHA256"
+            ],
+        ),
+        (
+            {"tls_server_config": tls(curve_preferences=["X25519", "CurveP256"])},
+            ["1: tls_server_config.curve_preferences: has more than 1 item(s)"],
+        ),
+        (
+            {"tls_server_config": tls(curve_preferences=["P1"])},
+            ["1: tls_server_config.curve_preferences[0]: is not one of CurveP256, CurveP384, CurveP521, X25519"],
+        ),
+        (
+            {"tls_server_confg": tls()},
+            ["1: tls_server_confg: unknown key; did you mean 'tls_server_config'?"],
+        ),
+        (
+            {"tls_server_config": tls(certfile="a")},
+            ["1: tls_server_config.certfile: unknown key; did you mean 'cert_file'?"],
+        ),
+        ({"basic_auth_users": ["alice"]}, ["1: basic_auth_users: is not a mapping, of lines like `key: value`"]),
+        (
+            {"basic_auth_users": {"alice": PASSWORD, "bob": HASH, "eve": HASH[:-1]}},
+            [
+                "1: basic_auth_users.alice: is not a bcrypt hash; make one with htpasswd -nBC 10",
+                "1: basic_auth_users.eve: is not a bcrypt hash; make one with htpasswd -nBC 10",
+            ],
+        ),
+        (
+            {"http_server_config": {"headers": {"X-Powered-By": "me"}}},
+            [
+                "1: http_server_config: headers: X-Powered-By can't be set; it is one of Content-Security-Policy,"
+                " Strict-Transport-Security, X-Content-Type-Options, X-Frame-Options, X-XSS-Protection"
+            ],
+        ),
+        (
+            {"http_server_config": {"headers": {"X-Frame-Options": "allow"}}},
+            ["1: http_server_config: headers: X-Frame-Options is not one of deny, sameorigin"],
+        ),
+        (
+            {"http_server_config": {"headers": {"X-XSS-Protection": "1\r\nSet-Cookie: a"}}},
+            ["1: http_server_config: headers: X-XSS-Protection has a character that no header can carry"],
+        ),
+        (
+            {"rate_limit": {"interval": "soon", "burst": -1}},
+            [
+                "1: rate_limit.burst: is less than 0",
+                "1: rate_limit.interval: is not a duration; write it like 30s, 5m or 1h30m",
+            ],
+        ),
+        ({}, [" has none of the keys of a web configuration; see README"]),
+    ],
+    ids=lambda value: next(iter(value), "empty") if isinstance(value, dict) else "",
+)
+def test_every_mistake_is_named(
+    file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], mistakes: list[str]
+) -> None:
+    path = file(**content)
+    if not content:
+        path.write_text("", encoding="utf-8")
+    monkeypatch.chdir(path.parent)
+    with pytest.raises(ConfigError) as raised:
+        load(Path(path.name))
+    assert raised.value.mistakes == [f"{path.name}:{mistake}" for mistake in mistakes]
+    assert PASSWORD not in str(raised.value)
+    assert HASH[:-1] not in str(raised.value)
+    assert PEM not in str(raised.value)
+
+
+def test_the_check_reads_both_files(file: Callable[..., Path]) -> None:
+    config = write(file().parent / "config.yml", {"sources": [{"name": "a"}]})
+    bad = file(basic_auth_users={"alice": PASSWORD})
+    with running_command("--config.check", "--config.file", config, "--web.config.file", bad) as process:
+        assert process.wait_for_exit(timeout=20) == 1
+        assert process.log_text() == (
+            f"{config}:1: sources[0].system: is missing; it is one of prefect, cloro\n"
+            f"{bad}:1: basic_auth_users.alice: is not a bcrypt hash; make one with htpasswd -nBC 10\n"
+        )
+
+
+# --- Passwords.
+
+
+async def test_who_is_let_in(file: Callable[..., Path]) -> None:
+    long = "x" * 72
+    users = {"alice": HASH, "": HASH, "löng": bcrypt.hashpw(long.encode(), bcrypt.gensalt(4)).decode()}
+    async with served(LiveWebConfig(file(basic_auth_users=users))) as address:
+        for auth in (ALICE, ALICE, ("", PASSWORD), ("löng".encode(), long), ("löng".encode(), long + "more")):
+            assert (await get(address, auth=auth)).text == "hello /metrics"
+        for auth in (("alice", ""), ("alice", "wrong"), ("alice", PASSWORD + "\0"), ("bob", PASSWORD), ("bob", HASH)):
+            answer = await get(address, auth=auth)
+            assert (answer.status_code, answer.text) == (401, "Unauthorized\n")
+            assert answer.headers["WWW-Authenticate"] == "Basic"
+        for header in (
+            "",
+            "Basic",
+            "Basic !",
+            "Basic YWxpY2U=",
+            "Basic gIA6gA==",
+            "Bearer YWxpY2U6YQ==",
+            f"basic {HASH}",
+        ):
+            assert (await get(address, headers={"Authorization": header})).status_code == 401
+        assert (await get(address)).status_code == 401
+
+
+async def test_an_unknown_name_costs_what_a_wrong_password_costs_and_a_right_one_is_remembered(
+    file: Callable[..., Path],
+) -> None:
+    slow = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12)).decode()
+    async with served(LiveWebConfig(file(basic_auth_users={"alice": slow, "bob": HASH}))) as address:
+
+        async def cost(name: str, password: str) -> float:
+            before = time.process_time()
+            await get(address, auth=(name, password))
+            return time.process_time() - before
+
+        first = await cost(*ALICE)
+        wrong = await cost("alice", "wrong")
+        assert first > 0.1
+        assert wrong > first / 2
+        assert await cost("nobody", "wrong") > wrong / 2
+        assert await cost(*ALICE) < first / 4
+
+
+async def test_a_password_is_remembered_for_its_user_and_its_hash_only(file: Callable[..., Path]) -> None:
+    web = LiveWebConfig(file(basic_auth_users={"alice": HASH}))
+    other = bcrypt.hashpw(b"other", bcrypt.gensalt(4)).decode()
+    async with served(web) as address:
+        assert (await get(address, auth=ALICE)).status_code == 200
+        file(basic_auth_users={"alice": other, "bob": other})
+        assert (await get(address, auth=ALICE)).status_code == 401
+        assert (await get(address, auth=("alice", "other"))).status_code == 200
+        file(basic_auth_users={"bob": other})
+        assert (await get(address, auth=("alice", "other"))).status_code == 401
+        file(http_server_config={})
+        assert (await get(address)).status_code == 200
+
+
+async def test_a_flood_of_wrong_passwords_does_not_stop_who_is_remembered(file: Callable[..., Path]) -> None:
+    slow = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(11)).decode()
+    async with served(LiveWebConfig(file(basic_auth_users={"alice": slow}))) as address:
+        await get(address, auth=ALICE)
+        flood = [asyncio.create_task(get(address, auth=("alice", f"wrong {number}"))) for number in range(30)]
+        await flood[0]
+        assert (await get(address, auth=ALICE)).status_code == 200
+        assert sum(task.done() for task in flood) < 20
+        assert {answer.status_code for answer in await asyncio.gather(*flood)} == {401}
+
+
+# --- Headers and the rate limit.
+
+
+async def test_headers_are_added_where_an_answer_has_none_of_that_name(file: Callable[..., Path]) -> None:
+    headers = {
+        "X-Frame-Options": "sameorigin",
+        "Strict-Transport-Security": "max-age=60",
+        "Content-Security-Policy": "",
+        "X-Content-Type-Options": "nosniff",
+    }
+    web = LiveWebConfig(file(basic_auth_users={"alice": HASH}, http_server_config={"headers": headers, "http2": True}))
+    async with served(web) as address:
+        let_in, refused = await get(address, auth=ALICE), await get(address)
+    assert let_in.headers["X-Frame-Options"] == "deny"
+    assert refused.headers["X-Frame-Options"] == "sameorigin"
+    for answer in (let_in, refused):
+        assert answer.headers["Strict-Transport-Security"] == "max-age=60"
+        assert answer.headers.get_list("X-Content-Type-Options") == ["nosniff"]
+        assert "Content-Security-Policy" not in answer.headers
+
+
+async def test_the_rate_limit_is_a_token_bucket(file: Callable[..., Path]) -> None:
+    now = 100.0
+    clock = Clock(now=lambda: 0.0, monotonic=lambda: now)
+    web = LiveWebConfig(file(rate_limit={"interval": "10s", "burst": 2}))
+    async with served(web, clock) as address:
+
+        async def statuses(requests: int) -> list[int]:
+            return [(await get(address)).status_code for _ in range(requests)]
+
+        assert await statuses(3) == [200, 200, 429]
+        now += 9.9
+        assert await statuses(1) == [429]
+        now += 0.2
+        assert await statuses(2) == [200, 429]
+        now += 1000
+        assert await statuses(3) == [200, 200, 429]
+        file(rate_limit={"interval": "0s"})
+        assert await statuses(5) == [200] * 5
+
+
+# --- TLS.
+
+
+@pytest.mark.parametrize("inline", [False, True], ids=["files", "inline"])
+async def test_clients_certificates(file: Callable[..., Path], folder: Path, inline: bool) -> None:
+    settings = tls(client_ca_file="ca.pem", client_auth_type="RequireAndVerifyClientCert")
+    if inline:
+        texts = {"cert": "server.pem", "key": "server.key", "client_ca": "ca.pem"}
+        settings = {key: (folder / name).read_text(encoding="ascii") for key, name in texts.items()}
+        settings["client_auth_type"] = "RequireAndVerifyClientCert"
+    async with served(LiveWebConfig(file(tls_server_config=settings))) as address:
+        assert (await get(address, trusting(folder, "client"))).status_code == 200
+        for nobody in (None, "stranger"):
+            with pytest.raises(httpx.TransportError):
+                await get(address, trusting(folder, nobody))
+
+
+@pytest.mark.parametrize("client", [None, "client"])
+async def test_a_client_s_certificate_may_be_optional(
+    file: Callable[..., Path], folder: Path, client: str | None
+) -> None:
+    settings = tls(client_ca_file="ca.pem", client_auth_type="VerifyClientCertIfGiven")
+    async with served(LiveWebConfig(file(tls_server_config=settings))) as address:
+        assert (await get(address, trusting(folder, client))).status_code == 200
+        with pytest.raises(httpx.TransportError):
+            await get(address, trusting(folder, "stranger"))
+
+
+@pytest.mark.parametrize(
+    ("names", "is_let_in"),
+    [
+        (["prometheus.example"], True),
+        (["a", "spiffe://prometheus"], True),
+        (["example"], False),
+        (["*.example"], False),
+        (["client"], False),
+    ],
+)
+async def test_the_name_of_a_client(file: Callable[..., Path], folder: Path, names: list[str], is_let_in: bool) -> None:
+    settings = tls(client_ca_file="ca.pem", client_auth_type="RequireAndVerifyClientCert", client_allowed_sans=names)
+    async with served(LiveWebConfig(file(tls_server_config=settings))) as address:
+        if is_let_in:
+            assert (await get(address, trusting(folder, "client"))).status_code == 200
+        else:
+            with pytest.raises(httpx.TransportError):
+                await get(address, trusting(folder, "client"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "version", "cipher"),
+    [
+        ({}, "TLSv1.3", "TLS_"),
+        ({"max_version": "TLS12"}, "TLSv1.2", "ECDHE-ECDSA-"),
+        (
+            {"max_version": "TLS12", "cipher_suites": ["TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"]},
+            "TLSv1.2",
+            "ECDHE-ECDSA-CHACHA20-POLY1305",
+        ),
+        ({"curve_preferences": ["CurveP521"], "prefer_server_cipher_suites": False}, "TLSv1.3", "TLS_"),
+    ],
+)
+async def test_versions_and_ciphers(
+    file: Callable[..., Path], folder: Path, settings: dict[str, object], version: str, cipher: str
+) -> None:
+    async with served(LiveWebConfig(file(tls_server_config=tls(**settings)))) as address:
+        host, port = address.split(":")
+        _, writer = await asyncio.open_connection(host, int(port), ssl=trusting(folder))
+        connection = writer.get_extra_info("ssl_object")
+        assert connection.version() == version
+        assert connection.cipher()[0].startswith(cipher)
+        writer.close()
+
+
+@pytest.mark.parametrize("settings", [{"min_version": "TLS13"}, {"cipher_suites": ["TLS_AES_128_GCM_SHA256"]}])
+async def test_an_old_version_is_refused(file: Callable[..., Path], folder: Path, settings: dict[str, object]) -> None:
+    context = trusting(folder)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with served(LiveWebConfig(file(tls_server_config=tls(**settings)))) as address:
+        with pytest.raises(httpx.TransportError):
+            await get(address, context)
+        assert (await get(address, trusting(folder))).status_code == 200
+
+
+# --- What changes while it is served.
+
+
+async def test_the_certificate_is_exchanged_while_connections_go_on(file: Callable[..., Path], folder: Path) -> None:
+    path = file(tls_server_config=tls())
+    async with served(LiveWebConfig(path)) as address:
+
+        async def subject() -> object:
+            host, port = address.split(":")
+            _, writer = await asyncio.open_connection(host, int(port), ssl=trusting(folder))
+            found = writer.get_extra_info("peercert")["subject"][0][0][1]
+            writer.close()
+            return found
+
+        async with httpx.AsyncClient(verify=trusting(folder), trust_env=False) as client:
+            await client.get(f"https://{address}/")
+            assert await subject() == "server"
+            with capture_logs() as logs:
+                exchange(path.parent / "next.pem", path.parent / "server.pem")
+                assert await subject() == "server"  # with a key that is not its own
+                assert await subject() == "server"
+                exchange(path.parent / "next.key", path.parent / "server.key")
+                assert await subject() == "next"
+            assert [entry["event"] for entry in logs] == [
+                "web configuration not reloaded; the old one stays",
+                "web configuration reloaded",
+            ]
+            assert (await client.get(f"https://{address}/")).status_code == 200
+
+
+def exchange(source: Path, destination: Path) -> None:
+    """Put a copy in the place of a file, as certificate managers do."""
+    copy = destination.with_suffix(".new")
+    shutil.copy(source, copy)
+    os.replace(copy, destination)  # noqa: PTH105
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("basic_auth_users: [", "is not YAML"),
+        ("basic_auth_users: {alice: plain}", "is not a bcrypt hash"),
+        ("basic_auth_users: {}", "tls_server_config came or went, which takes a restart"),
+        ("tls_server_config: {cert_file: gone.pem, key_file: server.key}", "can't read the file"),
+        (None, "No such file or directory"),
+    ],
+)
+async def test_a_mistake_leaves_all_as_it_was(
+    file: Callable[..., Path], folder: Path, content: str | None, says: str
+) -> None:
+    path = file(tls_server_config=tls(), basic_auth_users={"alice": HASH})
+    async with served(LiveWebConfig(path)) as address:
+        with capture_logs() as logs:
+            path.unlink() if content is None else path.write_text(content, encoding="utf-8")
+            for _ in range(3):
+                assert (await get(address, trusting(folder), auth=ALICE)).status_code == 200
+                assert (await get(address, trusting(folder))).status_code == 401
+            assert [(entry["log_level"], says in str(entry["mistakes"])) for entry in logs] == [("error", True)]
+            file(tls_server_config=tls(), basic_auth_users={"bob": HASH})
+            assert (await get(address, trusting(folder), auth=("bob", PASSWORD))).status_code == 200
+            assert logs[1]["event"] == "web configuration reloaded"
+
+
+def test_a_secret_is_not_shown(file: Callable[..., Path]) -> None:
+    web = LiveWebConfig(file(basic_auth_users={"alice": HASH}))
+    assert isinstance(web.now().basic_auth_users["alice"], SecretStr)
+    assert HASH not in repr(web.now()) + str(web.now().model_dump())
+
+
+# --- The command, with Prometheus as its client.
+
+
+@contextmanager
+def running_command(*flags: str | Path) -> Iterator[Process]:
+    log = Path(str(flags[-1])).parent / "exporter.log"
+    with running([sys.executable, "-m", "exporter", *flags], log=log) as process:
+        yield process
+
+
+def test_prometheus_comes_in_with_its_certificate_and_password(file: Callable[..., Path], tmp_path: Path) -> None:
+    """And without either it does not."""
+    settings = tls(client_ca_file="ca.pem", client_auth_type="RequireAndVerifyClientCert", min_version="TLS13")
+    path = file(tls_server_config=settings, basic_auth_users={"alice": HASH}, http_server_config={"http2": False})
+    (tmp_path / "password").write_text(PASSWORD, encoding="utf-8")
+    client = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"}
+    ways: dict[str, dict[str, Any]] = {
+        "right": {"tls_config": client, "basic_auth": {"username": "alice", "password_file": "password"}},
+        "no-certificate": {"tls_config": {"ca_file": "ca.pem"}, "basic_auth": {"username": "alice", "password": "x"}},
+        "wrong-password": {"tls_config": client, "basic_auth": {"username": "alice", "password": "x"}},
+        "no-password": {"tls_config": client},
+    }
+    port = free_port()
+    configs = [
+        {"job_name": name, "scheme": "https", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}], **way}
+        for name, way in ways.items()
+    ]
+    flags = (f"--web.listen-address=127.0.0.1:{port}", "--demo", "--log.level=debug", "--web.config.file", path)
+    with (
+        running_command(*flags) as command,
+        PrometheusServer(tmp_path, config={"scrape_configs": configs}) as prometheus,
+    ):
+        up = prometheus.wait_for(
+            "sum by (job) (up)", lambda found: dict_of(found).get("right") == 1 and len(found) == 4
+        )
+        assert dict_of(up) == {"right": 1, "no-certificate": 0, "wrong-password": 0, "no-password": 0}
+        prometheus.wait_for('concurrency_queue_active_slots{job="right"}')
+        errors = {target["labels"]["job"]: target["lastError"] for target in prometheus.targets()}
+        assert "401" in errors["wrong-password"]
+        assert "401" in errors["no-password"]
+        assert re.search("certificate required|reset by peer", errors["no-certificate"])
+        assert "Traceback" not in command.log_text()
+        for secret in (PASSWORD, HASH):
+            assert secret not in command.log_text()
+
+
+def dict_of(vector: list[tuple[dict[str, str], float]]) -> dict[str, float]:
+    return {labels["job"]: value for labels, value in vector}
+
+
+def test_the_example_of_the_toolkit_s_documentation_is_read(file: Callable[..., Path]) -> None:
+    """Its keys and values, as in web-config.yml there, with the names of files that are here."""
+    path = file()
+    path.write_text(
+        "# TLS and basic authentication configuration example.\n"
+        "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n\n"
+        "basic_auth_users:\n"
+        "  alice: $2y$10$mDwo.lAisC94iLAyP81MCesa29IzH37oigHC/42V2pdJlUprsJPze\n"
+        "  bob: $2y$10$hLqFl9jSjoAAy95Z/zw8Ye8wkdMBM8c5Bn1ptYqP/AXyV0.oy0S8m\n",
+        encoding="utf-8",
+    )
+    config = load(path)
+    assert config.tls_server_config.is_enabled
+    assert set(config.basic_auth_users) == {"alice", "bob"}
