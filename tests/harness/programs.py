@@ -29,6 +29,15 @@ def program(name: str) -> Path:
     raise _missing(f"{name} is not on PATH: {hint}")
 
 
+def alertmanager() -> Path:
+    """Path of Alertmanager; skips the test when it, or what Debian's needs beside it, is missing."""
+    found = program("alertmanager")
+    templates = SYSTEM / "usr/share/prometheus/alertmanager/default.tmpl"
+    if found.name == "prometheus-alertmanager" and not templates.exists():
+        raise _missing(f"Debian's Alertmanager can't start without {templates}: tests/install-programs, as root")
+    return found
+
+
 def postgres_program(name: str) -> Path:
     """Path of `postgres`, `initdb` or `psql`; skips the test when it is missing."""
     if found := shutil.which(name):

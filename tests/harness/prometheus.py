@@ -105,6 +105,10 @@ class PrometheusServer:
         """The active targets as the API has them: `health` is `up`, `down` or `unknown`; `lastError`."""
         return list(self._get("/api/v1/targets", {"state": "active"})["activeTargets"])
 
+    def rule_groups(self) -> list[dict[str, Any]]:
+        """The groups of rules as the API has them, each rule with its `health` and `lastError`."""
+        return list(self._get("/api/v1/rules", {})["groups"])
+
     def wait_for(self, expression: str, predicate: Callable[[Vector], object] = bool, *, timeout: float = 30) -> Vector:
         """Query until `predicate` holds of the result (by default: there is one), and return that result.
 
