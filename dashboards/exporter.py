@@ -1,0 +1,235 @@
+"""Exporter, for the question whether the other graphs can be trusted."""
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from dashboards.panels import (
+    ACT,
+    BAD,
+    CLOSED,
+    GOOD,
+    NEAR,
+    NEUTRAL,
+    SCRAPED,
+    Column,
+    Query,
+    board,
+    figure,
+    lines,
+    row,
+    rows,
+    timeline,
+)
+
+PROCESS = 'job=~"$job", instance=~"$instance"'
+BY = "source, system"
+OUTCOMES = {"success": GOOD, "partial": NEAR, "failure": BAD, "skipped": CLOSED}
+AGE = f"time() - max by ({BY}) (concurrency_exporter_last_success_timestamp_seconds{{{SCRAPED}}})"
+
+
+def _rate(metric: str, by: str) -> str:
+    return f"sum by ({by}) (rate({metric}{{{SCRAPED}}}[$__rate_interval]))"
+
+
+def build() -> Dashboard:
+    """The dashboard."""
+    up = f"concurrency_exporter_source_up{{{SCRAPED}}}"
+    ours = "and on (job, instance) concurrency_exporter_build_info"
+    unreadable = f"concurrency_exporter_queues_unreadable{{{SCRAPED}}}"
+    dropped = f"concurrency_exporter_series_dropped{{{SCRAPED}}}"
+    return (
+        board("exporter", since="3h", variables=("job", "instance", "system", "source"))
+        .with_panel(
+            figure(
+                "Sources up",
+                "Does every source answer?",
+                f"avg(max by ({BY}) ({up}))",
+                unit="percentunit",
+                steps=((BAD, None), (GOOD, 1)),
+                empty="No exporter",
+            )
+        )
+        .with_panel(
+            figure(
+                "Oldest data",
+                "How old is the oldest snapshot that is shown?",
+                f"max({AGE})",
+                unit="s",
+                steps=((GOOD, None), (ACT, 120), (BAD, 600)),
+                empty="No data yet",
+            )
+        )
+        .with_panel(
+            figure(
+                "Queues unreadable",
+                "Is something missing since it could not be read?",
+                f"sum(max by ({BY}) ({unreadable}))",
+                steps=((GOOD, None), (ACT, 1)),
+                empty="No data yet",
+            )
+        )
+        .with_panel(
+            figure(
+                "Series dropped",
+                "Is something missing since there is too much?",
+                f"sum(max by ({BY}) ({dropped}))",
+                steps=((GOOD, None), (ACT, 1)),
+                empty="No data yet",
+            )
+        )
+        .with_panel(
+            figure(
+                "Configuration",
+                "Is the file in use the one on the disk?",
+                f"min(concurrency_exporter_config_last_reload_successful{{{PROCESS}}})",
+                mappings={"1": ("in use", GOOD), "0": ("has mistakes", BAD)},
+                empty="No exporter",
+            )
+        )
+        .with_panel(
+            figure(
+                "Version",
+                "How many versions run beside each other?",
+                f"count(count by (version) (concurrency_exporter_build_info{{{PROCESS}}}))",
+                steps=((NEUTRAL, None), (ACT, 2)),
+                empty="No exporter",
+            )
+        )
+        .with_panel(
+            timeline(
+                "Sources over time",
+                "When was a source not read?",
+                Query(f"max by ({BY}) ({up})", "{{source}} ({{system}})"),
+                states={"1": ("up", GOOD), "0": ("down", BAD)},
+                empty="No exporter",
+                height=6,
+            )
+        )
+        .with_panel(
+            lines(
+                "Polls by outcome",
+                "How do polls end, per second?",
+                Query(_rate("concurrency_exporter_polls_total", "outcome"), "{{outcome}}"),
+                unit="ops",
+                stacked=True,
+                colors=OUTCOMES,
+            )
+        )
+        .with_panel(
+            lines(
+                "Failures by reason",
+                "Why do they fail, or leave something out?",
+                Query(
+                    f"{_rate('concurrency_exporter_poll_errors_total', 'source, reason')} > 0", "{{source}}: {{reason}}"
+                ),
+                unit="ops",
+                empty="Nothing failed",
+            )
+        )
+        .with_panel(
+            lines(
+                "Age of the data",
+                "How old is what is shown, by source?",
+                Query(AGE, "{{source}}"),
+                unit="s",
+            )
+        )
+        .with_panel(
+            lines(
+                "Duration of polls",
+                "Do polls end well within their interval? p95",
+                Query(
+                    "histogram_quantile(0.95, sum by (le, source)"
+                    f" (rate(concurrency_exporter_poll_duration_seconds_bucket{{{SCRAPED}}}[$__rate_interval])))",
+                    "{{source}}",
+                ),
+                unit="s",
+            )
+        )
+        .with_row(row("Upstream"))
+        .with_panel(
+            lines(
+                "Requests to upstream",
+                "What do we cost upstream, per second?",
+                Query(_rate("concurrency_exporter_upstream_requests_total", "source, code"), "{{source}} {{code}}"),
+                unit="reqps",
+            )
+        )
+        .with_panel(
+            lines(
+                "Rate limit left",
+                "How much of upstream's rate limit is left?",
+                Query(
+                    f"min by ({BY}) (concurrency_exporter_upstream_ratelimit_remaining{{{SCRAPED}}}"
+                    f" / (concurrency_exporter_upstream_ratelimit_limit{{{SCRAPED}}} > 0))",
+                    "{{source}}",
+                ),
+                unit="percentunit",
+                maximum=1,
+                steps=((BAD, None), ("transparent", 0.1)),
+                empty="No source tells",
+            )
+        )
+        .with_panel(
+            rows(
+                "Requests by route",
+                "Which requests does a source cost most?",
+                Column("Source", label="source"),
+                Column("Route", label="endpoint"),
+                Column(
+                    "Requests",
+                    "sum by (source, endpoint)"
+                    f" (increase(concurrency_exporter_upstream_requests_total{{{SCRAPED}}}[$__range]))",
+                    decimals=0,
+                ),
+                sort_by="Requests",
+                most=30,
+                empty="No requests",
+                height=8,
+            )
+        )
+        .with_row(row("Process"))
+        .with_panel(
+            lines(
+                "Memory",
+                "Does it leak?",
+                Query(
+                    f"process_resident_memory_bytes{{{PROCESS}}} {ours}",
+                    "{{instance}}",
+                ),
+                unit="bytes",
+            )
+        )
+        .with_panel(
+            lines(
+                "CPU",
+                "What does it use of one core?",
+                Query(
+                    f"rate(process_cpu_seconds_total{{{PROCESS}}}[$__rate_interval]) {ours}",
+                    "{{instance}}",
+                ),
+                unit="percentunit",
+            )
+        )
+        .with_panel(
+            lines(
+                "Scrape duration",
+                "Are scrapes fast?",
+                Query(
+                    f"scrape_duration_seconds{{{PROCESS}}} {ours}",
+                    "{{instance}}",
+                ),
+                unit="s",
+            )
+        )
+        .with_panel(
+            lines(
+                "Samples of a scrape",
+                "What does this add to Prometheus?",
+                Query(
+                    f"scrape_samples_scraped{{{PROCESS}}} {ours}",
+                    "{{instance}}",
+                ),
+                unit="short",
+            )
+        )
+    )

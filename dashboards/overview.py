@@ -1,0 +1,253 @@
+"""Overview, for the question what is saturated now."""
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from dashboards.panels import (
+    ACT,
+    BAD,
+    CLOSED,
+    GOOD,
+    NEAR,
+    NEUTRAL,
+    NO_RULES,
+    POOLS,
+    QUEUES,
+    RECORDED,
+    SCRAPED,
+    Column,
+    Query,
+    board,
+    figure,
+    of_queues,
+    row,
+    rows,
+    timeline,
+    to_queue,
+)
+
+UTILIZATION = f"{of_queues('concurrency_queue_active_slots')} / ({of_queues('concurrency_queue_slot_limit')} > 0)"
+WAITING = f"sum without (priority) ({of_queues('concurrency_queue_queued_tasks', ', priority')})"
+SATURATION = {
+    "0": ("slots free", GOOD),
+    "1": ("nearly full", NEAR),
+    "2": ("full", ACT),
+    "3": ("full, tasks wait", BAD),
+}
+"""What the sum of three conditions means."""
+SHOWN = f'{RECORDED}, resource=~"queue|pool", pool=~"$pool"'
+
+
+def build() -> Dashboard:
+    """The dashboard."""
+    level = (
+        f"(concurrency:slot_utilization:ratio{{{SHOWN}}} >= bool 0.9) + concurrency:saturated:bool{{{SHOWN}}}"
+        f" + concurrency:saturated_waiting:bool{{{SHOWN}}}"
+    )
+    worst = f"topk(15, avg_over_time(concurrency:slot_utilization:ratio{{{SHOWN}}}[$__range] @ end()))"
+    name = f'label_join(({level}) and {worst}, "name", "/", "pool", "queue")'
+    firing = 'ALERTS{alertname=~"Concurrency.+", alertstate="firing"'
+    return (
+        board("overview", since="6h")
+        .with_panel(
+            figure(
+                "Full, and tasks wait",
+                "How many queues have all their slots taken while tasks wait?",
+                f"count(({UTILIZATION} >= 1) and {WAITING} > 0) or 0 * count({WAITING})",
+                steps=((GOOD, None), (BAD, 1)),
+                empty="No queues",
+            )
+        )
+        .with_panel(
+            figure(
+                "Tasks waiting",
+                "How much could start now, had it a slot and a worker?",
+                f"sum({WAITING})",
+                empty="No queues",
+            )
+        )
+        .with_panel(
+            figure(
+                "Oldest wait",
+                "For how long has the oldest of them waited?",
+                f"max({of_queues('concurrency_queue_waiting_duration_max_seconds')}) or 0 * count({WAITING})",
+                unit="s",
+                steps=((GOOD, None), (NEAR, 600), (BAD, 1800)),
+                empty="No queues",
+            )
+        )
+        .with_panel(
+            figure(
+                "Free slots",
+                "How many slots of limited queues are free?",
+                f"sum(clamp_min({of_queues('concurrency_queue_slot_limit')} -"
+                f" {of_queues('concurrency_queue_active_slots')}, 0))",
+                empty="No limits",
+            )
+        )
+        .with_panel(
+            figure(
+                "Alerts",
+                "How many pages and tickets are open?",
+                f"count({firing}}}) or vector(0)",
+                steps=((GOOD, None), (ACT, 1)),
+            )
+        )
+        .with_panel(
+            figure(
+                "Sources down",
+                "Is what is shown here still true?",
+                f"count(max by (source) (concurrency_exporter_source_up{{{SCRAPED}}}) == 0)"
+                f" or 0 * count(concurrency_exporter_source_up{{{SCRAPED}}})",
+                steps=((GOOD, None), (BAD, 1)),
+                empty="No exporter",
+            )
+        )
+        .with_panel(
+            rows(
+                "Worst queues first",
+                "Which queues are full, and what waits for them?",
+                Column("Source", label="source", width=150),
+                Column("Pool", label="pool", width=150),
+                Column("Queue", label="queue", width=180, link=to_queue()),
+                Column(
+                    "Utilization",
+                    UTILIZATION,
+                    unit="percentunit",
+                    bar_to=1,
+                    steps=((GOOD, None), (NEAR, 0.9), (BAD, 1)),
+                ),
+                Column("Taken", of_queues("concurrency_queue_active_slots"), width=80),
+                Column("Limit", of_queues("concurrency_queue_slot_limit"), width=80),
+                Column(
+                    "Free",
+                    f"clamp_min({of_queues('concurrency_queue_slot_limit')} -"
+                    f" {of_queues('concurrency_queue_active_slots')}, 0)",
+                    width=80,
+                    steps=((BAD, None), (GOOD, 1)),
+                ),
+                Column("Waiting", WAITING, width=90),
+                Column(
+                    "Oldest wait",
+                    of_queues("concurrency_queue_waiting_duration_max_seconds"),
+                    unit="s",
+                    width=120,
+                    steps=((GOOD, None), (NEAR, 600), (BAD, 1800)),
+                ),
+                Column(
+                    "Oldest holder",
+                    f"max by (source, system, pool, queue) (concurrency_queue_state_duration_max_seconds{{{QUEUES}}})",
+                    unit="s",
+                    width=130,
+                ),
+                Column(
+                    "Paused",
+                    of_queues("concurrency_queue_paused"),
+                    width=90,
+                    mappings={"0": ("no", GOOD), "1": ("paused", CLOSED)},
+                ),
+                hidden=f"{UTILIZATION} + 10 * ({UTILIZATION} >= bool 1) * ({WAITING} > bool 0)"
+                f" or {UTILIZATION} or 0 * {WAITING}",
+                sort_by="Utilization",
+                most=30,
+                empty="No queues",
+                height=11,
+            )
+        )
+        .with_panel(
+            timeline(
+                "Saturation over time",
+                "Since when are the fullest queues and pools full?",
+                Query(
+                    f'label_replace({name}, "name", "$1", "name", "/(.*)|(.*)/")', "{{source}}: {{name}} ({{resource}})"
+                ),
+                states=SATURATION,
+                empty=NO_RULES,
+                height=11,
+            )
+        )
+        .with_row(row("Pools, alerts and sources"))
+        .with_panel(
+            rows(
+                "Pools",
+                "Is it a pool that holds its queues back?",
+                Column("Source", label="source"),
+                Column("Pool", label="pool"),
+                Column(
+                    "Utilization",
+                    f"max by (source, system, pool) (concurrency_pool_active_slots{{{POOLS}}})"
+                    f" / (max by (source, system, pool) (concurrency_pool_slot_limit{{{POOLS}}}) > 0)",
+                    unit="percentunit",
+                    bar_to=1,
+                    steps=((GOOD, None), (NEAR, 0.9), (BAD, 1)),
+                ),
+                Column(
+                    "Workers online",
+                    f'max by (source, system, pool) (concurrency_pool_workers{{{POOLS}, status="ONLINE"}})',
+                    steps=((BAD, None), (GOOD, 1)),
+                ),
+                Column(
+                    "Paused",
+                    f"max by (source, system, pool) (concurrency_pool_paused{{{POOLS}}})",
+                    mappings={"0": ("no", GOOD), "1": ("paused", CLOSED)},
+                ),
+                sort_by="Utilization",
+                most=30,
+                empty="No pools",
+                span=12,
+                height=9,
+            )
+        )
+        .with_panel(
+            rows(
+                "Firing alerts",
+                "What was somebody told of?",
+                Column("Severity", label="severity", width=90),
+                Column("Alert", label="alertname", width=270),
+                Column("Source", label="source"),
+                Column("Pool", label="pool"),
+                Column("Queue", label="queue", link=to_queue()),
+                Column(
+                    "Since",
+                    "max by (severity, alertname, source, pool, queue)"
+                    ' (ALERTS_FOR_STATE{alertname=~"Concurrency.+"}'
+                    f" and ignoring (alertstate) {firing}}}) * 1000",
+                    unit="dateTimeFromNow",
+                    width=140,
+                ),
+                sort_by="Since",
+                most=50,
+                empty="No alert is firing",
+                span=12,
+                height=9,
+            )
+        )
+        .with_panel(
+            rows(
+                "Sources",
+                "Which source is not read, and how old is what is shown of it?",
+                Column("Source", label="source"),
+                Column("System", label="system"),
+                Column(
+                    "Up",
+                    f"max by (source, system) (concurrency_exporter_source_up{{{SCRAPED}}})",
+                    mappings={"1": ("up", GOOD), "0": ("down", BAD)},
+                ),
+                Column(
+                    "Age of the data",
+                    "time() - max by (source, system)"
+                    f" (concurrency_exporter_last_success_timestamp_seconds{{{SCRAPED}}})",
+                    unit="s",
+                    steps=((GOOD, None), (ACT, 120), (BAD, 600)),
+                ),
+                Column(
+                    "Queues unreadable",
+                    f"max by (source, system) (concurrency_exporter_queues_unreadable{{{SCRAPED}}})",
+                    steps=((NEUTRAL, None), (ACT, 1)),
+                ),
+                sort_by="Age of the data",
+                most=50,
+                empty="No exporter",
+                height=7,
+            )
+        )
+    )
