@@ -38,7 +38,9 @@ P95 = _quantile(0.95, "concurrency:slot_utilization:ratio")
 AT_LIMIT = _over("avg_over_time", "concurrency:saturated:bool")
 FOR_SLOTS = _over("avg_over_time", "concurrency:saturated_waiting:bool")
 WAITS = f"(concurrency:waiting_tasks:sum{{{CHOSEN}}} > bool 0)"
-FOR_WORKERS = f"max by ({BY}) (avg_over_time(({WAITS} * (1 - concurrency:saturated:bool{{{CHOSEN}}}))[$__range:5m]))"
+FOR_WORKERS = (
+    f"max by ({BY}) (avg_over_time(({WAITS} * (1 - concurrency:saturated:bool{{{CHOSEN}}}))[$__range:$__interval]))"
+)
 DEMAND = f"(concurrency:active_slots:max{{{CHOSEN}}} + concurrency:waiting_tasks:sum{{{CHOSEN}}})"
 DAILY = f"sum by ({BY}) (avg_over_time(concurrency:active_slots:max{{{CHOSEN}}}[1d]))"
 REACHED = f"(time() + ({LIMIT} - {DAILY}) / (deriv(({DAILY})[$__range:1h]) > 1e-7)) * 1000"
@@ -199,7 +201,7 @@ def build() -> Dashboard:
                 Column("Full now", AT_LIMIT, unit="percentunit", decimals=1),
                 Column(
                     "Full then",
-                    f"max by ({BY}) (avg_over_time(({DEMAND} >= bool $what_if)[$__range:5m]))",
+                    f"max by ({BY}) (avg_over_time(({DEMAND} >= bool $what_if)[$__range:$__interval]))",
                     unit="percentunit",
                     bar_to=1,
                     steps=((GOOD, None), (NEAR, 0.1), (BAD, 0.25)),

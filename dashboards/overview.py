@@ -18,6 +18,7 @@ from dashboards.panels import (
     Query,
     board,
     figure,
+    named,
     of_queues,
     row,
     rows,
@@ -44,7 +45,6 @@ def build() -> Dashboard:
         f" + concurrency:saturated_waiting:bool{{{SHOWN}}}"
     )
     worst = f"topk(15, avg_over_time(concurrency:slot_utilization:ratio{{{SHOWN}}}[$__range] @ end()))"
-    name = f'label_join(({level}) and {worst}, "name", "/", "pool", "queue")'
     firing = 'ALERTS{alertname=~"Concurrency.+", alertstate="firing"'
     return (
         board("overview", since="6h")
@@ -157,9 +157,7 @@ def build() -> Dashboard:
             timeline(
                 "Saturation over time",
                 "Since when are the fullest queues and pools full?",
-                Query(
-                    f'label_replace({name}, "name", "$1", "name", "/(.*)|(.*)/")', "{{source}}: {{name}} ({{resource}})"
-                ),
+                Query(named(f"({level}) and {worst}"), "{{source}}: {{name}} ({{resource}})"),
                 states=SATURATION,
                 empty=NO_RULES,
                 height=11,

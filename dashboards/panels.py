@@ -44,9 +44,9 @@ def of_queues(metric: str, more: str = "") -> str:
 
 
 def named(expression: str) -> str:
-    """The series with a label `name` to show: `pool/queue`, or `queue` where there is no pool."""
+    """The series with a label `name` to show: `pool/queue`, or what there is of the two."""
     joined = f'label_join({expression}, "name", "/", "pool", "queue")'
-    return f'label_replace({joined}, "name", "$1", "name", "/(.*)|(.*)/")'
+    return f'label_replace({joined}, "name", "$1", "name", "/?(.*?)/?")'
 
 
 @dataclass(frozen=True)

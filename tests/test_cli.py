@@ -454,6 +454,7 @@ def test_it_is_quiet_when_all_is_well(start: StartExporter, tmp_path: Path, upst
         "address": "",
         "version": __version__,
         "configuration": str(path),
+        "tls": "false",
         "sources": "prod,scraper",
     }
 

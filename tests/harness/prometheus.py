@@ -101,6 +101,18 @@ class PrometheusServer:
             return [({}, float(result["result"][1]))]
         return [(series["metric"], float(series["value"][1])) for series in result["result"]]
 
+    def query_range(self, expression: str, *, seconds: float, step: float) -> list[dict[str, str]]:
+        """The labels of the series of a range query up to now; `ValueError` when Prometheus refuses it."""
+        now = time.time()
+        times = {"start": str(now - seconds), "end": str(now), "step": str(step)}
+        return [
+            series["metric"] for series in self._get("/api/v1/query_range", {"query": expression, **times})["result"]
+        ]
+
+    def label_values(self, label: str, selector: str) -> list[str]:
+        """The values that a label has among the series that the selector matches."""
+        return list(self._get(f"/api/v1/label/{label}/values", {"match[]": selector}))
+
     def targets(self) -> list[dict[str, Any]]:
         """The active targets as the API has them: `health` is `up`, `down` or `unknown`; `lastError`."""
         return list(self._get("/api/v1/targets", {"state": "active"})["activeTargets"])
