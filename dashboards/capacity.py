@@ -15,7 +15,9 @@ from dashboards.panels import (
     Query,
     board,
     figure,
+    fullest,
     lines,
+    named,
     row,
     rows,
     to_queue,
@@ -42,6 +44,7 @@ FOR_WORKERS = (
     f"max by ({BY}) (avg_over_time(({WAITS} * (1 - concurrency:saturated:bool{{{CHOSEN}}}))[$__range:$__interval]))"
 )
 DEMAND = f"(concurrency:active_slots:max{{{CHOSEN}}} + concurrency:waiting_tasks:sum{{{CHOSEN}}})"
+FIVE = f" and on (source, pool, queue) {fullest(CHOSEN, 5)}"
 DAILY = f"sum by ({BY}) (avg_over_time(concurrency:active_slots:max{{{CHOSEN}}}[1d]))"
 REACHED = f"(time() + ({LIMIT} - {DAILY}) / (deriv(({DAILY})[$__range:1h]) > 1e-7)) * 1000"
 
@@ -139,11 +142,11 @@ def build() -> Dashboard:
                     decimals=1,
                 ),
                 Column(
-                    "Waits though slots are free",
+                    "Waits, slots free",
                     FOR_WORKERS,
                     unit="percentunit",
                     steps=((GOOD, None), (ACT, 0.1)),
-                    width=210,
+                    width=150,
                     decimals=1,
                 ),
                 sort_by="At the limit",
@@ -157,9 +160,10 @@ def build() -> Dashboard:
                 "Utilization by day",
                 "Is it getting fuller? p95 of the day before, of the five fullest queues",
                 Query(
-                    f"topk(5, max by ({BY}) (concurrency:slot_utilization:p95_1d{{{CHOSEN}}}))",
-                    "{{source}} {{pool}}/{{queue}}",
+                    named(f"max by ({BY}) (concurrency:slot_utilization:p95_1d{{{CHOSEN}}}){FIVE}"),
+                    "{{source}}: {{name}}",
                 ),
+                legend_width=380,
                 unit="percentunit",
                 steps=(("transparent", None), (BAD, 0.95)),
                 empty=NO_RULES,
@@ -168,14 +172,14 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Why tasks wait",
-                "Do they wait for slots (the limit), or though slots are free (volume, workers)?",
-                Query(f"sum({WAITS} * concurrency:saturated:bool{{{CHOSEN}}})", "queues that wait for slots"),
+                "Do they wait for slots (the limit), or though slots are free (volume, workers)? In queues",
+                Query(f"sum({WAITS} * concurrency:saturated:bool{{{CHOSEN}}})", "for slots"),
                 Query(
                     f"sum({WAITS} * (1 - concurrency:saturated:bool{{{CHOSEN}}}))",
-                    "queues that wait though slots are free",
+                    "though slots are free",
                 ),
                 stacked=True,
-                colors={"queues that wait for slots": BAD, "queues that wait though slots are free": NEUTRAL},
+                colors={"for slots": BAD, "though slots are free": NEUTRAL},
                 empty=NO_RULES,
             )
         )
@@ -184,8 +188,10 @@ def build() -> Dashboard:
             lines(
                 "Demand against another limit",
                 "How many slots would be taken, had there been enough?",
-                Query(f"topk(5, sum by ({BY}) ({DEMAND}))", "{{source}} {{pool}}/{{queue}}"),
+                Query(named(f"sum by ({BY}) ({DEMAND}){FIVE}"), "{{source}}: {{name}}"),
                 Query("vector($what_if)", "what if"),
+                span=24,
+                legend_width=420,
                 colors={"what if": BAD},
                 dashed=("what if",),
                 empty=NO_RULES,
@@ -210,7 +216,6 @@ def build() -> Dashboard:
                 sort_by="Full then",
                 most=30,
                 empty=NO_RULES,
-                span=12,
                 height=8,
             )
         )

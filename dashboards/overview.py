@@ -18,6 +18,7 @@ from dashboards.panels import (
     Query,
     board,
     figure,
+    fullest,
     named,
     of_queues,
     row,
@@ -44,7 +45,7 @@ def build() -> Dashboard:
         f"(concurrency:slot_utilization:ratio{{{SHOWN}}} >= bool 0.9) + concurrency:saturated:bool{{{SHOWN}}}"
         f" + concurrency:saturated_waiting:bool{{{SHOWN}}}"
     )
-    worst = f"topk(15, avg_over_time(concurrency:slot_utilization:ratio{{{SHOWN}}}[$__range] @ end()))"
+    shown = f"({level}) and on (source, system, resource, pool, queue) {fullest(SHOWN, 15)}"
     firing = 'ALERTS{alertname=~"Concurrency.+", alertstate="firing"'
     return (
         board("overview", since="6h")
@@ -157,7 +158,7 @@ def build() -> Dashboard:
             timeline(
                 "Saturation over time",
                 "Since when are the fullest queues and pools full?",
-                Query(named(f"({level}) and {worst}"), "{{source}}: {{name}} ({{resource}})"),
+                Query(named(shown), "{{source}}: {{name}} ({{resource}})"),
                 states=SATURATION,
                 empty=NO_RULES,
                 height=11,
@@ -191,7 +192,7 @@ def build() -> Dashboard:
                 sort_by="Utilization",
                 most=30,
                 empty="No pools",
-                span=12,
+                span=10,
                 height=9,
             )
         )
@@ -200,7 +201,7 @@ def build() -> Dashboard:
                 "Firing alerts",
                 "What was somebody told of?",
                 Column("Severity", label="severity", width=90),
-                Column("Alert", label="alertname", width=270),
+                Column("Alert", label="alertname", width=255),
                 Column("Source", label="source"),
                 Column("Pool", label="pool"),
                 Column("Queue", label="queue", link=to_queue()),
@@ -210,12 +211,12 @@ def build() -> Dashboard:
                     ' (ALERTS_FOR_STATE{alertname=~"Concurrency.+"}'
                     f" and ignoring (alertstate) {firing}}}) * 1000",
                     unit="dateTimeFromNow",
-                    width=140,
+                    width=120,
                 ),
                 sort_by="Since",
                 most=50,
                 empty="No alert is firing",
-                span=12,
+                span=14,
                 height=9,
             )
         )

@@ -49,6 +49,12 @@ def named(expression: str) -> str:
     return f'label_replace({joined}, "name", "$1", "name", "/?(.*?)/?")'
 
 
+def fullest(selected: str, most: int = 10) -> str:
+    """The resources with the highest utilization over all of the time shown: the same ones at every step of a graph."""
+    average = f"avg_over_time(concurrency:slot_utilization:ratio{{{selected}}}[$__range] @ end())"
+    return f"topk({most}, max by (source, system, resource, pool, queue) ({average}))"
+
+
 @dataclass(frozen=True)
 class Query:
     """One query of a panel. `legend` is a template of labels; an instant query asks for the end of the range."""
@@ -143,8 +149,9 @@ def lines(
     height: int = 8,
     maximum: float | None = None,
     minimum: float | None = 0,
+    legend_width: int = 300,
 ) -> timeseries.Panel:
-    """Values over time. `colors` and `dashed` (a limit, not a measurement) go by legend."""
+    """Values over time. `colors` and `dashed` (a limit, not a measurement) go by legend; widths are in pixels."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -164,7 +171,7 @@ def lines(
             .display_mode(cm.LegendDisplayMode.TABLE)
             .placement(cm.LegendPlacement.RIGHT)
             .calcs(["lastNotNull", "max"])
-            .width(260)
+            .width(legend_width)
         )
         .tooltip(cb.VizTooltipOptions().mode(cm.TooltipDisplayMode.MULTI).sort(cm.SortOrder.DESCENDING))
     )
@@ -314,7 +321,8 @@ def rows(
         target = _target(Query(query, instant=True, format=PromQueryFormat.TABLE), ord(letter) - ord("A"))
         panel = panel.with_target(target)
     for column in columns:
-        properties: dict[str, Any] = {"unit": column.unit}
+        # A label that is not there stays empty: its cell's text goes into links.
+        properties: dict[str, Any] = {"unit": column.unit, "noValue": "-" if column.query else ""}
         if column.decimals is not None:
             properties["decimals"] = column.decimals
         if column.steps:

@@ -1,6 +1,7 @@
 """Queue, for the question why it is full, and since when."""
 
 from grafana_foundation_sdk.builders.dashboard import AnnotationQuery, Dashboard
+from grafana_foundation_sdk.builders.prometheus import Dataquery
 
 from dashboards.overview import UTILIZATION, WAITING
 from dashboards.panels import (
@@ -14,6 +15,7 @@ from dashboards.panels import (
     NO_RULES,
     POOLS,
     QUEUES,
+    RECORDED,
     RECORDED_QUEUES,
     SCRAPED,
     STATES,
@@ -23,6 +25,7 @@ from dashboards.panels import (
     board,
     durations,
     figure,
+    fullest,
     lines,
     named,
     of_queues,
@@ -32,21 +35,16 @@ from dashboards.panels import (
 
 TAKEN = of_queues("concurrency_queue_active_slots")
 LIMIT = of_queues("concurrency_queue_slot_limit")
+CHOSEN = f'{RECORDED_QUEUES}, resource="queue"'
+ONLINE = f'max by (source, pool) (concurrency_pool_workers{{{POOLS}, status="ONLINE"}} @ end())'
+RECORDED_POOLS = f'{RECORDED}, pool=~"$pool", resource="pool"'
 
 
-def _mark(name: str, color: str, expression: str, title: str, text: str) -> AnnotationQuery:
+def _mark(name: str, color: str, expression: str, title: str) -> AnnotationQuery:
     """Marks on the time axis, where the expression has a value."""
-    return (
-        AnnotationQuery()
-        .name(name)
-        .datasource(DATASOURCE)
-        .enable(True)
-        .icon_color(color)
-        .expr(expression)
-        .title_format(title)
-        .text_format(text)
-        .step("60s")
-    )
+    query = Dataquery().expr(expression).ref_id("A").interval("1m").range()
+    mark = AnnotationQuery().name(name).datasource(DATASOURCE).enable(True).icon_color(color).target(query)
+    return mark.title_format(title).text_format("{{source}} {{pool}}/{{queue}}")
 
 
 def _by_priority(system: str) -> list[Query]:
@@ -77,18 +75,9 @@ def build() -> Dashboard:
                 BAD,
                 'ALERTS{alertname=~"Concurrency.+", alertstate="firing", source=~"$source", queue=~"$queue"}',
                 "{{alertname}}",
-                "{{source}} {{pool}}/{{queue}}",
             )
         )
-        .annotation(
-            _mark(
-                "Pauses",
-                CLOSED,
-                f"concurrency_queue_paused{{{QUEUES}}} == 1",
-                "Paused",
-                "{{source}} {{pool}}/{{queue}}",
-            )
-        )
+        .annotation(_mark("Pauses", CLOSED, f"concurrency_queue_paused{{{QUEUES}}} == 1", "Paused"))
         .with_panel(
             figure(
                 "Utilization",
@@ -204,19 +193,23 @@ def build() -> Dashboard:
                 "Does more arrive (above 0) than is drained (below), in tasks per minute?",
                 Query(
                     f'sum(concurrency:waiting_tasks:deriv15m{{{RECORDED_QUEUES}, resource="queue"}}) * 60',
-                    "arriving less drained",
+                    "net growth",
                 ),
                 unit="short",
+                span=24,
+                height=6,
                 minimum=None,
-                colors={"arriving less drained": ACT},
+                colors={"net growth": ACT},
                 empty=NO_RULES,
             )
         )
         .with_panel(
             lines(
                 "Utilization by queue",
-                "Which of the chosen queues is it? The fullest ten",
-                Query(f"topk(10, {named(UTILIZATION)})", "{{source}}: {{name}}"),
+                "Which of the chosen queues is it? The fullest ten over the time shown",
+                Query(named(f"({UTILIZATION}) and on (source, pool, queue) {fullest(CHOSEN)}"), "{{source}}: {{name}}"),
+                span=24,
+                legend_width=420,
                 unit="percentunit",
                 steps=(("transparent", None), (BAD, 1)),
                 empty="No limit",
@@ -226,24 +219,26 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Pool",
-                "Is the pool what is full?",
+                "Is the pool what is full? Utilization of the fullest ten",
                 Query(
-                    f"sum by (pool) (max by (source, pool) (concurrency_pool_active_slots{{{POOLS}}}))",
-                    "{{pool}} taken",
+                    f"max by (source, pool) (concurrency_pool_active_slots{{{POOLS}}}"
+                    f" / (concurrency_pool_slot_limit{{{POOLS}}} > 0))"
+                    f" and on (source, pool) {fullest(RECORDED_POOLS)}",
+                    "{{source}}: {{pool}}",
                 ),
-                Query(
-                    f"sum by (pool) (max by (source, pool) (concurrency_pool_slot_limit{{{POOLS}}}))", "{{pool}} limit"
-                ),
+                unit="percentunit",
+                steps=(("transparent", None), (BAD, 1)),
                 empty="No pool has a limit",
             )
         )
         .with_panel(
             lines(
-                "Workers",
-                "Is somebody there to take the work?",
+                "Workers online",
+                "Is somebody there to take the work? Workers online, of the ten pools with the fewest",
                 Query(
-                    f"sum by (pool, status) (max by (source, pool, status) (concurrency_pool_workers{{{POOLS}}}))",
-                    "{{pool}} {{status}}",
+                    f'max by (source, pool) (concurrency_pool_workers{{{POOLS}, status="ONLINE"}})'
+                    f" and on (source, pool) bottomk(10, {ONLINE})",
+                    "{{source}}: {{pool}}",
                 ),
                 empty="No workers",
             )

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from tests.harness.exporter import Exporter, exporter
 from tests.harness.postgres import PostgresCluster
 from tests.harness.prefect import PrefectServer
 from tests.harness.prometheus import PrometheusServer
+from tests.harness.promql import ALERTS
 from tests.harness.scenario import PAGE_SIZE, seed_scenario
 
 StartPrefect = Callable[..., PrefectServer]
@@ -26,7 +28,7 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
 
 
-_SERVERS = {"prefect_server", "prefect_templates", "start_prefect", "start_prometheus", "postgres"}
+_SERVERS = {"demo_prometheus", "prefect_server", "prefect_templates", "start_prefect", "start_prometheus", "postgres"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -121,3 +123,22 @@ def start_prometheus(tmp_path: Path) -> Iterator[StartPrometheus]:
             return stack.enter_context(PrometheusServer(tmp_path / f"prometheus-{count}", *arguments, **options))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    """The command with `--demo`."""
+    with exporter(tmp_path_factory.mktemp("demo"), "--demo") as command:
+        yield command
+
+
+@pytest.fixture(scope="session")
+def demo_prometheus(demo: Exporter, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
+    """A Prometheus that has scraped the demo for a while, with the rules that are shipped."""
+    rules = [str(ALERTS / name) for name in ("recording-rules.yml", "thresholds.yml", "alerting-rules.yml")]
+    folder = tmp_path_factory.mktemp("demo-prometheus")
+    with PrometheusServer(folder, [demo.address], config={"rule_files": rules}) as server:
+        # What is recorded last: with it there is data for the windows of all queries.
+        server.wait_for("concurrency:slot_utilization:p95_1d", timeout=180)
+        server.wait_for("count_over_time(concurrency:waiting_tasks:deriv15m[2m]) > 20", timeout=120)
+        yield server

@@ -472,7 +472,7 @@ def test_as_the_first_process_of_a_container(start: StartExporter, tmp_path: Pat
     except FileNotFoundError:
         permitted = False
     if not permitted:
-        raise programs._missing("unshare may not make a namespace of processes here")
+        raise programs.missing("unshare may not make a namespace of processes here")
     exporter = start("--config.file", configure(tmp_path, prefect(upstream.url)), inside=unshare)
     exporter.wait_for(SLOTS, 3)
     parent = exporter.process.pid

@@ -26,7 +26,7 @@ def program(name: str) -> Path:
     for candidate in names:
         if found := shutil.which(candidate):
             return Path(found)
-    raise _missing(f"{name} is not on PATH: {hint}")
+    raise missing(f"{name} is not on PATH: {hint}")
 
 
 def alertmanager() -> Path:
@@ -34,7 +34,7 @@ def alertmanager() -> Path:
     found = program("alertmanager")
     templates = SYSTEM / "usr/share/prometheus/alertmanager/default.tmpl"
     if found.name == "prometheus-alertmanager" and not templates.exists():
-        raise _missing(f"Debian's Alertmanager can't start without {templates}: tests/install-programs, as root")
+        raise missing(f"Debian's Alertmanager can't start without {templates}: tests/install-programs, as root")
     return found
 
 
@@ -46,7 +46,7 @@ def postgres_program(name: str) -> Path:
     for folder in (SYSTEM, ROOT / UNPACKED):
         for candidate in sorted(folder.glob(f"usr/lib/postgresql/*/bin/{name}"), reverse=True):
             return candidate
-    raise _missing(f"{name} is not on PATH: apt install postgresql")
+    raise missing(f"{name} is not on PATH: apt install postgresql")
 
 
 def libraries() -> dict[str, str]:
@@ -64,13 +64,14 @@ def prefect_python(version: str | None = None) -> Path:
     python = ROOT / ".cache" / name / "bin" / "python"
     if python.exists():
         return python
-    raise _missing(
+    raise missing(
         f"no Prefect server in .cache/{name}: python3 -m venv .cache/{name}"
         f" && .cache/{name}/bin/pip install -r tests/requirements-{name}.txt"
     )
 
 
-def _missing(reason: str) -> BaseException:
+def missing(reason: str) -> BaseException:
+    """What to raise where a program is missing: the test is skipped, or fails in CI."""
     # In CI a skip would hide that a whole part was never tested.
     in_ci = os.environ.get("CI", "").lower() in {"1", "true"}
     return pytest.fail.Exception(reason) if in_ci else pytest.skip.Exception(reason)

@@ -1,0 +1,404 @@
+"""The alerts that are shipped: unit tests in both directions, texts, runbooks, thresholds, and who is told."""
+
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from exporter.exposition import OBSERVED
+from exporter.telemetry import OWN
+from tests.harness.alertmanager import alertmanager
+from tests.harness.exporter import exporter
+from tests.harness.mutants import Bench, mutants
+from tests.harness.prometheus import PrometheusServer
+from tests.harness.promql import ALERTS, TARGET, undeclared
+from tests.harness.rules import FILES, UNIT_TESTS, Rule, amtool, copy, load, promtool, rules
+
+RULES = list(rules())
+BY_ALERT = {rule.name: rule for rule in RULES if rule.kind == "alert"}
+THRESHOLDS = [rule for rule in RULES if rule.file == "thresholds.yml"]
+UNIT_TEST_FILES = sorted(UNIT_TESTS.glob("*.test.yml"))
+EVERY_ALERT = pytest.mark.parametrize("alert", BY_ALERT.values(), ids=BY_ALERT)
+SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+LABELS = TARGET | {"resource", "alertname", "severity"}.union(*(family.labels for family in (*OBSERVED, *OWN)))
+CONFIG = ALERTS / "alertmanager.yml"
+
+
+def of_file(path: Path) -> list[dict[str, Any]]:
+    """The cases of one file of unit tests."""
+    cases: list[dict[str, Any]] = load(path)["tests"]
+    return cases
+
+
+def runbook(alert: Rule) -> str:
+    return (ALERTS / "runbooks" / f"{alert.name}.md").read_text(encoding="utf-8")
+
+
+def queries(text: str) -> list[str]:
+    """The blocks of PromQL of a runbook, with the words that stand for somebody's names filled in."""
+    return [re.sub(r"\b[A-Z]{4,}\b", "x", block) for block in re.findall(r"```promql\n(.*?)```", text, re.DOTALL)]
+
+
+# --- Rules: syntax, units, and what they select.
+
+
+def test_promtool_finds_nothing_to_complain_about() -> None:
+    assert promtool("check", "rules", "--lint=all", "--lint-fatal", *(ALERTS / file for file in FILES)) == ""
+
+
+@pytest.mark.parametrize("path", UNIT_TEST_FILES, ids=lambda path: path.name.removesuffix(".test.yml"))
+def test_units(path: Path) -> None:
+    assert promtool("test", "rules", path) == ""
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[f"{rule.name}-{number}" for number, rule in enumerate(RULES)])
+def test_a_rule_selects_what_is_declared(rule: Rule) -> None:
+    assert undeclared(rule.expr) == []
+    assert set(rule.labels) <= LABELS
+    text = " ".join(rule.annotations.values())
+    assert set(re.findall(r"\$labels\.(\w+)", text)) <= LABELS
+    for query in re.findall(r'printf\s+"((?:[^"\\]|\\.)*)"', text):
+        assert undeclared(query.replace('\\"', '"').replace("%q", '"x"')) == []
+
+
+def test_what_is_not_declared_is_found() -> None:
+    assert undeclared("concurrency_queue_active_slot > 0") == ["no metric concurrency_queue_active_slot"]
+    assert undeclared('concurrency_pool_paused{queue="q"}') == ["concurrency_pool_paused has no label queue"]
+    assert undeclared("sum by (queu) (concurrency_queue_paused)") == ["nothing has a label queu"]
+
+
+def test_recorded_names_have_level_metric_and_operations() -> None:
+    recorded = {rule.name for rule in RULES if rule.kind == "record"}
+    for name in recorded:
+        assert re.fullmatch(r"concurrency:[a-z_]+:[a-z0-9_]+", name)
+    used = set().union(*(rule.uses for rule in RULES))
+    assert used <= recorded
+
+
+# --- Alerts: complete, each tested in both directions, each with a runbook.
+
+
+@EVERY_ALERT
+def test_an_alert_says_what_a_person_needs(alert: Rule) -> None:
+    assert alert.name.startswith("Concurrency")
+    assert alert.labels.keys() == {"severity"}
+    assert alert.labels["severity"] in {"page", "ticket"}
+    assert alert.wait
+    assert alert.annotations.keys() == {"summary", "description", "runbook_url", "dashboard_url"}
+    texts = alert.annotations
+    assert re.fullmatch(r"[A-Z][^{}]+\.", texts["summary"]), "a summary is the same for all of an alert's labels"
+    assert "$labels." in texts["description"]
+    assert texts["description"].endswith(".")
+    assert urlsplit(texts["runbook_url"]).path.endswith(f"/{alert.name}.md")
+    dashboard = re.match(r"https://grafana\.example\.com/d/concurrency-(\w+)\b", texts["dashboard_url"])
+    assert dashboard
+    assert (ALERTS.parent / "dashboards" / f"{dashboard[1]}.json").exists()
+    for name, label in re.findall(r"var-(\w+)=\{\{ \$labels\.(\w+) \| urlquery", texts["dashboard_url"]):
+        assert name == label
+
+
+@EVERY_ALERT
+def test_an_alert_is_tested_in_both_directions(alert: Rule) -> None:
+    checks = [
+        check
+        for path in UNIT_TEST_FILES
+        for case in of_file(path)
+        for check in case.get("alert_rule_test", ())
+        if check["alertname"] == alert.name
+    ]
+    firing = [fired for check in checks for fired in check.get("exp_alerts", ())]
+    assert firing
+    for fired in firing:
+        assert fired["exp_labels"]["severity"] == alert.labels["severity"]
+        assert fired["exp_annotations"].keys() == alert.annotations.keys()
+        assert not re.search(r"<error|no value|\{\{|%!", str(fired["exp_annotations"]))
+    # `exp_alerts: []` would do as well, but a whole list of tests that is empty asserts nothing.
+    assert [check for check in checks if not check.get("exp_alerts")]
+
+
+def test_a_unit_test_asserts_something() -> None:
+    for path in UNIT_TEST_FILES:
+        for case in of_file(path):
+            assert case.get("alert_rule_test") or case.get("promql_expr_test"), f"{path.name}: {case['name']}"
+
+
+@EVERY_ALERT
+def test_a_runbook_is_complete(alert: Rule) -> None:
+    title, *parts = re.split(r"^#+ (.*)\n", runbook(alert), flags=re.MULTILINE)[1:]
+    assert title == alert.name
+    assert parts[1::2] == SECTIONS
+    for section, text in zip(SECTIONS, parts[2::2], strict=True):
+        assert len(text.split()) >= 5, f"{section} says nothing"
+        assert not re.search(r"TODO|TBD|FIXME|\.\.\.", text)
+    assert queries(parts[6]), "a diagnosis begins with queries"
+    for query in queries(runbook(alert)):
+        assert undeclared(query) == []
+    for link in re.findall(r"\]\((\w+\.md)\)", runbook(alert)):
+        assert (ALERTS / "runbooks" / link).exists()
+
+
+def test_no_runbook_is_left_over() -> None:
+    assert {path.stem for path in (ALERTS / "runbooks").iterdir()} == set(BY_ALERT)
+
+
+@pytest.mark.servers
+def test_the_queries_of_the_runbooks_can_be_asked(tmp_path: Path) -> None:
+    files = [str(ALERTS / file) for file in FILES]
+    with (
+        exporter(tmp_path, "--demo") as demo,
+        PrometheusServer(tmp_path, [demo.address], config={"rule_files": files}) as prometheus,
+    ):
+        prometheus.wait_for("concurrency:waiting_duration_threshold:seconds")
+        for alert in BY_ALERT.values():
+            for query in queries(runbook(alert)):
+                prometheus.query(query)
+        health = [(rule["name"], rule["health"]) for group in prometheus.rule_groups() for rule in group["rules"]]
+        assert {name for name, state in health if state != "ok"} <= {
+            # Its group is evaluated every two minutes.
+            rule.name
+            for rule in RULES
+            if re.search(r":\w+_?1[dh]$", rule.name)
+        }
+        assert prometheus.log_problems() == []
+
+
+# --- Thresholds: each in one place, and an exception is one line.
+
+
+def test_every_threshold_is_that_of_the_alert_that_its_comment_names() -> None:
+    text = (ALERTS / "thresholds.yml").read_text(encoding="utf-8")
+    of_alert = dict.fromkeys(rule.name for rule in THRESHOLDS)
+    for name in of_alert:
+        users = [rule.name for rule in RULES if rule.file != "thresholds.yml" and name in rule.uses]
+        assert len(users) == 1, name
+        comment = re.search(rf"(Concurrency\w+):[^\n]*\n(?: +#[^\n]*\n)* +- record: {name}\n", text)
+        assert comment, name
+        assert comment[1] == users[0]
+    for rule in THRESHOLDS:
+        assert re.fullmatch(r"[\d.]+( \* [\d.]+)* \* concurrency:(resources|sources):group(\{.*\})?", rule.expr)
+
+
+def excepted(name: str, line: str) -> dict[str, Any]:
+    """An edit of thresholds.yml: a line before the general one of every rule that records `name`."""
+    rule = rf"(- record: {name}\n(?: +labels:.*\n)? +expr: \|\n)( +)"
+    return {"thresholds": lambda text: re.sub(rule, rf"\g<1>\g<2>{line}\n\g<2>  or\n\g<2>", text)}
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(rule.name for rule in THRESHOLDS))
+def test_an_exception_silences_one_and_no_other(name: str) -> None:
+    alert = next(rule.name for rule in BY_ALERT.values() if name in rule.uses)
+    of_rule = [mutant for mutant in mutants() if mutant.name == name and mutant.what == "without the rule"]
+    general = [rule.expr for rule in THRESHOLDS if rule.name == name]
+    bench = Bench()
+    for mutant, expr in zip(of_rule, general, strict=True):
+        group = re.findall(r"concurrency:\w+:group", expr)[0]
+        exceptions = {
+            source: replace(mutant, changed={"expr": f'+Inf * {group}{{source="{source}"}} or {expr}'})
+            for source in ("s", "another")
+        }
+        said = "".join(complaint for _, complaint in bench.failures(exceptions["s"], alert))
+        # All that fails is that nothing fires any more; the states of holders have each a threshold of their own.
+        assert "got:[]" in said or len(general) > 1
+        assert set(re.findall(r"got:(.*)", said)) <= ({"[]"} if len(general) == 1 else {"[]", "["})
+        assert said
+        assert not list(bench.failures(exceptions["another"], alert))
+
+
+EXCEPTION = """
+rule_files: [alerts/*rules.yml, alerts/thresholds.yml]
+evaluation_interval: 1m
+group_eval_order: [concurrency.rules, concurrency.thresholds, concurrency.windows, concurrency.alerts]
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'concurrency_queue_queued_tasks{source="s",queue="nightly",priority="1"}', values: '1x400'}
+      - {series: 'concurrency_queue_waiting_duration_max_seconds{source="s",queue="nightly"}', values: '0+60x400'}
+      - {series: 'concurrency_queue_queued_tasks{source="s",queue="other",priority="1"}', values: '1x400'}
+      - {series: 'concurrency_queue_waiting_duration_max_seconds{source="s",queue="other"}', values: '0+60x400'}
+    promql_expr_test:
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "after"),
+    [
+        pytest.param(None, {"nightly": 36, "other": 36}, id="as-shipped"),
+        pytest.param(("1800 *", "600 *"), {"nightly": 16, "other": 16}, id="another-threshold"),
+        pytest.param(
+            '4 * 3600 * concurrency:resources:group{queue="nightly"}', {"nightly": 246, "other": 36}, id="later"
+        ),
+        pytest.param('+Inf * concurrency:resources:group{queue="nightly"}', {"other": 36}, id="never"),
+    ],
+)
+def test_a_threshold_is_changed_in_one_place(edit: Any, after: dict[str, int], tmp_path: Path) -> None:
+    name = "concurrency:waiting_duration_threshold:seconds"
+    match edit:
+        case None:
+            copy(tmp_path)
+        case str():
+            copy(tmp_path, **excepted(name, edit))
+        case (old, new):
+            copy(tmp_path, thresholds=lambda text: re.sub(rf"({name}\n.*\n +){re.escape(old)}", rf"\g<1>{new}", text))
+    firing = 'count by (queue) (ALERTS{alertname="ConcurrencyOldestTaskWaitsTooLong", alertstate="firing"})'
+    test = EXCEPTION
+    for minute in {1, *after.values(), *(minute - 1 for minute in after.values())}:
+        test += f"      - expr: '{firing}'\n        eval_time: {minute}m\n        exp_samples:\n"
+        test += "".join(
+            f"          - {{labels: '{{queue=\"{queue}\"}}', value: 1}}\n"
+            for queue, at in after.items()
+            if minute >= at
+        )
+    (tmp_path / "exception.test.yml").write_text(test, encoding="utf-8")
+    assert promtool("test", "rules", tmp_path / "exception.test.yml") == ""
+
+
+# --- Alertmanager: who gets what, and what is not sent.
+
+
+def receivers(config: Path, **labels: str) -> list[str]:
+    """Where Alertmanager's own tool says that an alert with these labels goes."""
+    pairs = [f"{name}={value}" for name, value in labels.items()]
+    return amtool("config", "routes", "test", f"--config.file={config}", *pairs).split()
+
+
+def test_amtool_finds_nothing_to_complain_about() -> None:
+    assert "SUCCESS" in amtool("check-config", CONFIG)
+
+
+@EVERY_ALERT
+def test_an_alert_goes_to_the_receiver_of_its_severity(alert: Rule) -> None:
+    severity = alert.labels["severity"]
+    assert receivers(CONFIG, alertname=alert.name, severity=severity, source="s", queue="q") == [severity]
+
+
+def test_one_queue_can_be_silenced_by_a_route(tmp_path: Path) -> None:
+    text = CONFIG.read_text(encoding="utf-8")
+    edited = re.sub(r"(?m)^    # (- receiver: nobody|  matchers: )", r"    \1", text)
+    assert edited != text
+    config = tmp_path / "alertmanager.yml"
+    config.write_text(edited, encoding="utf-8")
+    silenced = {
+        "alertname": "ConcurrencySlotsSaturated",
+        "severity": "page",
+        "source": "production",
+        "queue": "scratch",
+    }
+    assert receivers(config, **silenced) == ["nobody"]
+    assert receivers(CONFIG, **silenced) == ["page"]
+    for label, other in (("queue", "etl"), ("source", "staging"), ("alertname", "ConcurrencyQueueStalled")):
+        assert receivers(config, **silenced | {label: other}) == ["page"]
+
+
+def test_notifications_are_grouped_by_source_and_queue() -> None:
+    route = load(CONFIG)["route"]
+    assert route["group_by"] == ["source", "pool", "queue"]
+    assert not any("group_by" in child for child in route["routes"])
+
+
+def test_alertmanager_matches_what_is_declared() -> None:
+    config = load(CONFIG)
+    matchers = [matcher for route in config["route"]["routes"] for matcher in route["matchers"]]
+    for rule in config["inhibit_rules"]:
+        matchers += rule["source_matchers"] + rule["target_matchers"]
+        assert set(rule.get("equal", ())) <= LABELS
+    for matcher in matchers:
+        label, operator, value = re.fullmatch(r'(\w+)(=~|!~|!=|=)"(.*)"', matcher).groups()  # type: ignore[union-attr]
+        assert label in LABELS
+        if label == "alertname":
+            assert any(re.fullmatch(value, name) for name in BY_ALERT)
+        assert operator
+
+
+def alert_of(name: str, **labels: str) -> dict[str, Any]:
+    return {"labels": {"alertname": name, **BY_ALERT[name].labels, **labels}}
+
+
+Q = {"source": "s", "pool": "p", "queue": "q", "resource": "queue"}
+INHIBITED = {
+    "a source that is down silences what follows from it": (
+        alert_of("ConcurrencySourceDown", source="s"),
+        [
+            alert_of("ConcurrencySlotsSaturated", **Q),
+            alert_of("ConcurrencyDataExpired", source="s"),
+            alert_of("ConcurrencyPollsOverrun", source="s"),
+        ],
+        [
+            alert_of("ConcurrencySlotsSaturated", **Q | {"source": "t"}),
+            alert_of("ConcurrencySourceDown", source="u"),
+            alert_of("ConcurrencyExporterAbsent", job="j", instance="i"),
+            alert_of("ConcurrencyReloadFailed", job="j", instance="i"),
+        ],
+    ),
+    "data that has expired silences the tickets": (
+        alert_of("ConcurrencyDataExpired", source="s"),
+        [alert_of("ConcurrencyPollsOverrun", source="s"), alert_of("ConcurrencyNearLimit", **Q)],
+        [alert_of("ConcurrencySlotsSaturated", **Q), alert_of("ConcurrencyPollsOverrun", source="t")],
+    ),
+    "a page silences the tickets of its queue": (
+        alert_of("ConcurrencySlotsSaturated", **Q),
+        [alert_of("ConcurrencyNearLimit", **Q), alert_of("ConcurrencySlotHolderStuck", **Q, state="RUNNING")],
+        [
+            alert_of("ConcurrencyNearLimit", **Q | {"queue": "r"}),
+            alert_of("ConcurrencyNearLimit", source="s", pool="p", resource="pool"),
+            alert_of("ConcurrencyNearLimit", source="s", limit="l", kind="tag", resource="limit"),
+            alert_of("ConcurrencyOldestTaskWaitsTooLong", **Q),
+            alert_of("ConcurrencyPollsOverrun", source="s"),
+        ],
+    ),
+    "a page of a pool silences the tickets of the pool": (
+        alert_of("ConcurrencySlotsSaturated", source="s", pool="p", resource="pool"),
+        [alert_of("ConcurrencyNearLimit", source="s", pool="p", resource="pool")],
+        [alert_of("ConcurrencyNearLimit", **Q), alert_of("ConcurrencySlotsSaturated", **Q | {"queue": "r"})],
+    ),
+    "no worker explains why nothing starts": (
+        alert_of("ConcurrencyNoWorker", **Q),
+        [alert_of("ConcurrencyQueueStalled", **Q), alert_of("ConcurrencyOldestTaskWaitsTooLong", **Q)],
+        [alert_of("ConcurrencySlotsSaturated", **Q), alert_of("ConcurrencyQueueStalled", **Q | {"queue": "r"})],
+    ),
+    "without any exporter all that is left is old": (
+        alert_of("ConcurrencyExporterAbsent"),
+        [alert_of("ConcurrencySlotsSaturated", **Q), alert_of("ConcurrencySourceDown", source="s")],
+        [],
+    ),
+    "without one of several exporters the others are believed": (
+        alert_of("ConcurrencyExporterAbsent", job="j", instance="i"),
+        [],
+        [alert_of("ConcurrencySlotsSaturated", **Q), alert_of("ConcurrencySourceDown", source="t")],
+    ),
+}
+
+
+def states(manager: str) -> dict[frozenset[tuple[str, str]], str]:
+    """Whether each alert that an Alertmanager has is `active` or `suppressed`, by its labels."""
+    alerts = httpx.get(f"http://{manager}/api/v2/alerts", trust_env=False).raise_for_status().json()
+    return {frozenset(alert["labels"].items()): alert["status"]["state"] for alert in alerts}
+
+
+@pytest.mark.servers
+def test_what_follows_from_another_alert_is_not_sent(tmp_path: Path) -> None:
+    """All cases at once in one Alertmanager: `case` is a label that all inhibitions are made to compare as well."""
+    text = CONFIG.read_text(encoding="utf-8")
+    text, equal = re.subn(r"equal: \[", "equal: [case, ", text)
+    text, alone = re.subn(r"(    target_matchers: .*\n)(?!    equal:)", r"\1    equal: [case]\n", text)
+    assert equal + alone == len(load(CONFIG)["inhibit_rules"])
+    config = tmp_path / "alertmanager.yml"
+    config.write_text(text, encoding="utf-8")
+    expected = {
+        frozenset({**alert["labels"], "case": case}.items()): state
+        for case, (cause, silent, heard) in INHIBITED.items()
+        for state, alerts in (("suppressed", silent), ("active", [cause, *heard]))
+        for alert in alerts
+    }
+    with alertmanager(tmp_path, config) as manager:
+        posted = [{"labels": dict(labels)} for labels in expected]
+        httpx.post(f"http://{manager}/api/v2/alerts", json=posted, trust_env=False).raise_for_status()
+        deadline = time.monotonic() + 60
+        while len(found := states(manager)) < len(expected) or "unprocessed" in found.values():
+            assert time.monotonic() < deadline, found
+            time.sleep(0.1)
+    assert found == expected
