@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PREFECTS := .cache/prefect/installed .cache/prefect-3.6.22/installed .cache/prefect-3.6.23/installed
 PROGRAMS := $(CURDIR)/.cache/programs
+BROWSER := tests/browser/node_modules/installed
 PORT := 10099
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench docs clean
+.PHONY: help run test check bench mutants docs clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -19,7 +20,7 @@ run: $(VENV)/installed  ## start the exporter: of PREFECT_API_URL and CLORO_API_
 	@echo "Status: http://localhost:$(PORT)/   Metrics: http://localhost:$(PORT)/metrics   End it with Ctrl-C."
 	@exec $(BIN)/concurrency-exporter --web.listen-address=:$(PORT) $(if $(PREFECT_API_URL)$(CLORO_API_KEY),,--demo)
 
-test: $(VENV)/installed-tests $(PREFECTS) programs  ## install what the tests need, and run everything
+test: $(VENV)/installed-tests $(PREFECTS) programs $(BROWSER)  ## install what the tests need, and run everything
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -34,11 +35,17 @@ check: $(VENV)/installed-tests  ## what needs no real servers, for the loop
 bench: $(VENV)/installed-tests .cache/prefect/installed  ## measure polls, scrapes, memory and start, and print the ratios
 	$(BIN)/python -m tests.bench
 
-docs: $(VENV)/installed-tests  ## write the references in README from the code
+mutants: $(VENV)/installed-tests programs  ## put faults into the alerts, and list which test catches each (minutes)
+	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/python -m tests.harness.mutants
+
+dashboards: $(VENV)/installed-tests  ## write the JSON of the dashboards from the code
+	$(BIN)/python -m dashboards.build
+
+docs: $(VENV)/installed-tests  ## write the references of flags, settings, metrics and alerts from the code
 	$(BIN)/python docs/generate.py
 
 clean:  ## remove what the other targets have installed
-	rm -rf $(VENV) .cache
+	rm -rf $(VENV) .cache tests/browser/node_modules tests/browser/dist
 
 # Each environment is made anew when what it is made from has changed.
 $(VENV)/bin/python:
@@ -59,6 +66,11 @@ $(VENV)/installed-tests: pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/pip install --quiet --requirement $<
 	@touch $@
+
+# Grafana's front-end packages; without npm the tests in the browser are skipped, or fail with CI=true.
+$(BROWSER): tests/browser/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/browser && npm ci --no-audit --no-fund --legacy-peer-deps --ignore-scripts && touch node_modules/installed; \
+	 else echo "not installed, and no npm to get them with: the packages of tests/browser"; fi
 
 .PHONY: programs
 programs:

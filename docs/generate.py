@@ -1,4 +1,4 @@
-"""Write the references in README from the code: flags, configuration and metrics."""
+"""Write the references in README from the code: flags, configuration and metrics; and that of the alerts."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefinedType
+from ruamel.yaml import YAML
 
 from exporter import cli, exposition, telemetry
 from exporter.family import Family
@@ -17,6 +18,7 @@ from exporter.sources.base import SourceConfig
 from exporter.web_config import WebConfig
 
 README: Final = Path(__file__).parent.parent / "README.md"
+ALERTS: Final = Path(__file__).parent / "alerts.md"
 _DEFAULTS: Final = {"timeout": "`interval`", "stale_after": "three times `interval`"}
 """Defaults that follow from another key, which no annotation tells."""
 
@@ -62,6 +64,38 @@ def web_configuration() -> str:
     for name, field in WebConfig.model_fields.items():
         parts += [f"`{name}`:\n\n{_keys(model.model_fields)}" for model in _nested(field.annotation)]
     return "\n\n".join(parts)
+
+
+def alerts() -> str:
+    """The whole of `alerts.md`: a table of every alert that is shipped."""
+    shipped = README.parent / "alerts"
+    text = (shipped / "thresholds.yml").read_text(encoding="utf-8")
+    words = dict(re.findall(r"(Concurrency\w+): (.*?)[.;]", re.sub(r"\n +# ", " ", text)))
+    defaults: dict[str, list[str]] = {}
+    for rule in _rules(shipped / "thresholds.yml"):
+        value = rule["expr"].rpartition(" * ")[0]
+        defaults.setdefault(rule["record"], []).append(" ".join((*rule.get("labels", {}).values(), value)))
+    rows = []
+    for rule in _rules(shipped / "alerting-rules.yml"):
+        name = rule["alert"]
+        thresholds = [
+            f"{', '.join(default)}: {words[name]}" for key, default in defaults.items() if key in rule["expr"]
+        ]
+        link = f"[{name}](../alerts/runbooks/{name}.md)"
+        rows.append(
+            (link, rule["labels"]["severity"], rule["annotations"]["summary"], rule["for"], "".join(thresholds))
+        )
+    table = _table(("alert", "severity", "meaning", "for", "threshold"), rows)
+    return (
+        "# Alerts\n\n"
+        "Written by `make docs` from [alerts](../alerts), whose README says how to install and change them.\n"
+        f"A `page` wakes somebody, a `ticket` can wait.\n\n{table}\n"
+    )
+
+
+def _rules(path: Path) -> Iterator[dict[str, Any]]:
+    for group in YAML(typ="safe").load(path)["groups"]:
+        yield from group["rules"]
 
 
 SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
@@ -157,3 +191,4 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 if __name__ == "__main__":
     README.write_text(generated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    ALERTS.write_text(alerts(), encoding="utf-8")

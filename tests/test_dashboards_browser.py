@@ -35,7 +35,7 @@ READABLE = {
     ("queue", "Holders by state"): r"(?s)CANCELLING.*PENDING.*RUNNING",
     ("queue", "State durations"): r"(?s)300.*3600",
     ("queue", "Oldest holder by state"): r"(?s)RUNNING.*[\d.]+ (mins|hours)",
-    ("queue", "Waiting tasks by priority"): r"(?s)prefect 01.*cloro 10",
+    ("queue", "Waiting tasks by priority"): r"(?s)prefect 01.*cloro \d",
     ("queue", "Waiting tasks by state"): r"(?s)AwaitingConcurrencySlot.*Late.*Scheduled",
     ("queue", "Other limits"): r"(?s)warehouse-writes.*global",
     ("capacity", "p95 utilization"): r"\n[\d.]+%$",
