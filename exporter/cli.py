@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from starlette.types import ASGIApp
 
 from exporter import __version__, config, logs, web_config
 from exporter.clock import Clock
 from exporter.config import Config
+from exporter.guard import guarded
 from exporter.poller import Poller
 from exporter.report import report
 from exporter.server import Server, listen
@@ -161,9 +161,9 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
     await _configure(poller, configuration)
     telemetry.config_read(success=True)
     listener = _listen(flags.web_listen_address)
-    served: ASGIApp = application(store, telemetry, clock, reload if flags.web_enable_lifecycle else None)
+    served = application(store, telemetry, clock, reload if flags.web_enable_lifecycle else None)
     server = Server(
-        web_config.guarded(served, web, clock) if web else served,
+        guarded(served, web, clock),
         graceful_seconds=_SHUTDOWN_SECONDS,
         tls=web.tls() if web else None,
     )

@@ -4,9 +4,9 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -26,8 +26,22 @@ class ConfigError(Exception):
         self.mistakes = mistakes
 
 
-def read(path: Path, model: type[AnySettings], if_empty: str) -> AnySettings:
-    """What the file says. Raises `ConfigError` with all of its mistakes; `if_empty` is that of a file without keys."""
+class BlankIsAbsent(Settings):
+    """Settings of which a key without a value is as if it were not there, as Go's readers of YAML have it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, keys: Any) -> Any:
+        if not isinstance(keys, dict):
+            return keys
+        return {key: value for key, value in keys.items() if value not in (None, "") or key not in cls.model_fields}
+
+
+def read(path: Path, model: type[AnySettings], if_empty: str, *, may_be_empty: bool = False) -> AnySettings:
+    """What the file says. Raises `ConfigError` with all of its mistakes.
+
+    `if_empty` is the mistake of a file without keys; one that `may_be_empty` says what the model's defaults say.
+    """
     try:
         document = YAML().load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -42,6 +56,8 @@ def read(path: Path, model: type[AnySettings], if_empty: str) -> AnySettings:
         raise ConfigError(
             [f"{path}: is not YAML: a value looks like a number or a date and is not one; put it in quotes"]
         ) from None
+    if document is None and may_be_empty:
+        document = CommentedMap()
     if not isinstance(document, CommentedMap):
         raise ConfigError([f"{path}: {if_empty}"])
     try:

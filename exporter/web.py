@@ -16,6 +16,7 @@ from starlette.routing import Route
 from exporter import __version__
 from exporter.clock import Clock
 from exporter.exposition import Body, Format, Rendered
+from exporter.guard import HEADERS
 from exporter.negotiation import accepts_gzip, negotiate
 from exporter.store import Store
 from exporter.telemetry import Telemetry
@@ -57,8 +58,8 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
             utc=_utc,
             nonce=nonce,
         )
-        policy = f"default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; frame-ancestors 'none'"
-        return HTMLResponse(page, headers={"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"})
+        policy = f"{HEADERS['Content-Security-Policy']}; style-src 'nonce-{nonce}'"
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
     async def healthy(_: Request) -> Response:
         return PlainTextResponse("healthy\n")

@@ -3,53 +3,21 @@
 The format is that of the Prometheus exporter toolkit, see docs/web-configuration.md there.
 """
 
-import asyncio
-import base64
-import binascii
-import hashlib
-import os
 import re
-import secrets
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 import bcrypt
 import structlog
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exporter.clock import Clock
-from exporter.settings_file import ConfigError, read
-from exporter.sources.settings import ExistingFile, Seconds, Settings
+from exporter.settings_file import BlankIsAbsent, ConfigError, read
+from exporter.tls import TlsServerConfig, current_context
 
 log = structlog.get_logger()
 
-_VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
-_CLIENT_AUTH: Final = {
-    "NoClientCert": ssl.CERT_NONE,
-    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
-    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
-}
-_CURVES: Final = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
-_CIPHERS: Final = {
-    f"TLS_ECDHE_{key}_WITH_{name}": f"ECDHE-{key}-{openssl}"
-    for key in ("ECDSA", "RSA")
-    for name, openssl in {
-        "AES_128_CBC_SHA": "AES128-SHA",
-        "AES_256_CBC_SHA": "AES256-SHA",
-        "AES_128_GCM_SHA256": "AES128-GCM-SHA256",
-        "AES_256_GCM_SHA384": "AES256-GCM-SHA384",
-        "CHACHA20_POLY1305_SHA256": "CHACHA20-POLY1305",
-    }.items()
-}
-"""The names of Go's tls.CipherSuites() that TLS 1.2 has, and OpenSSL's names for them."""
-_CIPHERS_OF_TLS13: Final = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 _HEADERS: Final[dict[str, tuple[str, ...]]] = {
     "Content-Security-Policy": (),
     "Strict-Transport-Security": (),
@@ -58,154 +26,20 @@ _HEADERS: Final[dict[str, tuple[str, ...]]] = {
     "X-XSS-Protection": (),
 }
 """The headers that can be set, and their values where only some are good."""
-_SHOWN_PASSWORD_BYTES: Final = 72
-"""bcrypt looks at no more bytes of a password."""
-_REMEMBERED: Final = 100
-"""How many verified passwords are remembered."""
+_UNITS: Final = {"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9, "h": 3600, "m": 60, "s": 1}
 
 
-def _one_of(*words: str, not_here: tuple[str, ...] = ()) -> AfterValidator:
-    def check(value: str) -> str:
-        if value in not_here:
-            raise ValueError(f"can't be {value}, which Python has not; use {', '.join(words)}")
-        if value not in words:
-            raise ValueError(f"is not one of {', '.join(words)}")
-        return value
-
-    return AfterValidator(check)
+def _header_value(value: object) -> object:
+    """YAML takes the 1 of X-XSS-Protection for a number; a header without a value is not set."""
+    return str(value or "") if value is None or type(value) is int else value
 
 
-_Version = Annotated[str, _one_of(*_VERSIONS, not_here=("TLS10", "TLS11"))]
-_ClientAuth = Annotated[
-    str, _one_of(*_CLIENT_AUTH, not_here=("RequestClientCert", "RequireClientCert", "RequireAnyClientCert"))
-]
-
-
-class TlsServerConfig(Settings):
-    """`tls_server_config`."""
-
-    cert_file: ExistingFile | None = None
-    """Certificate of the exporter, in PEM. It and its key are read again when they change."""
-    key_file: ExistingFile | None = None
-    """Private key of `cert_file`."""
-    cert: str | None = None
-    """The certificate itself, instead of `cert_file`."""
-    key: SecretStr | None = None
-    """The private key itself, instead of `key_file`."""
-    client_auth_type: _ClientAuth = "NoClientCert"
-    """What is asked of clients: `NoClientCert`, `VerifyClientCertIfGiven` or `RequireAndVerifyClientCert`."""
-    client_ca_file: ExistingFile | None = None
-    """Certificates that clients' certificates have to be signed by."""
-    client_ca: str | None = None
-    """The same itself, instead of `client_ca_file`."""
-    client_allowed_sans: tuple[str, ...] = Field(default=(), strict=False)
-    """Names of which a client's certificate has to have one: DNS, IP, e-mail or URI."""
-    min_version: _Version = "TLS12"
-    """Least version: `TLS12` or `TLS13`."""
-    max_version: _Version = "TLS13"
-    """Greatest version."""
-    cipher_suites: tuple[Annotated[str, _one_of(*_CIPHERS, *_CIPHERS_OF_TLS13)], ...] = Field(default=(), strict=False)
-    """Cipher suites of TLS 1.2, by the names that Go has for them. Those of TLS 1.3 are not chosen."""
-    prefer_server_cipher_suites: bool = True
-    """Whether the order of the suites is the server's."""
-    curve_preferences: tuple[Annotated[str, _one_of(*_CURVES)], ...] = Field(default=(), max_length=1, strict=False)
-    """The one elliptic curve to use: `CurveP256`, `CurveP384`, `CurveP521` or `X25519`."""
-
-    @model_validator(mode="after")
-    def _can_be_used(self) -> Self:
-        for name in ("cert", "key", "client_ca"):
-            if getattr(self, name) and getattr(self, f"{name}_file"):
-                raise ValueError(f"set one of {name} and {name}_file")
-        if not self.is_enabled:
-            return self
-        for name in ("cert", "key"):
-            if not (getattr(self, name) or getattr(self, f"{name}_file")):
-                raise ValueError(f"has no {name}_file, which TLS needs")
-        if bool(self.client_ca or self.client_ca_file) != (self.client_auth_type != "NoClientCert"):
-            raise ValueError("client_auth_type and client_ca_file are set together, or not at all")
-        if self.client_allowed_sans and self.client_auth_type != "RequireAndVerifyClientCert":
-            raise ValueError("client_allowed_sans needs client_auth_type: RequireAndVerifyClientCert")
-        if self.min_version > self.max_version:
-            raise ValueError("min_version is above max_version")
-        self.context()
-        return self
-
-    @property
-    def is_enabled(self) -> bool:
-        """Whether anything is set that asks for TLS."""
-        files = (self.cert_file, self.key_file, self.client_ca_file)
-        texts = (self.cert, self.key, self.client_ca)
-        return any((*files, *texts, self.client_auth_type != "NoClientCert"))
-
-    def context(self) -> ssl.SSLContext:
-        """The settings as the standard library has them. Raises `ValueError` where the files can't be used."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.set_alpn_protocols(["http/1.1"])
-        context.minimum_version, context.maximum_version = _VERSIONS[self.min_version], _VERSIONS[self.max_version]
-        if ciphers := [_CIPHERS[name] for name in self.cipher_suites if name in _CIPHERS]:
-            context.set_ciphers(":".join(ciphers))
-        elif self.cipher_suites:  # none that TLS 1.2 could use
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-        if not self.prefer_server_cipher_suites:
-            context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-        for curve in self.curve_preferences:
-            context.set_ecdh_curve(_CURVES[curve])
-        key = self.key.get_secret_value() if self.key else None
-        try:
-            with _as_file(self.cert, self.cert_file) as certificate, _as_file(key, self.key_file) as private:
-                # Without a password, OpenSSL would ask the terminal for that of an encrypted key, and wait.
-                context.load_cert_chain(certificate, private, password="")
-        except (ssl.SSLError, OSError):
-            raise ValueError(
-                f"cert_file {self.cert_file or '(inline)'} and key_file {self.key_file or '(inline)'} are not a"
-                " certificate and its key in PEM, the key without a passphrase"
-            ) from None
-        context.verify_mode = _CLIENT_AUTH[self.client_auth_type]
-        if self.client_auth_type != "NoClientCert":
-            try:
-                context.load_verify_locations(self.client_ca_file, cadata=self.client_ca)
-            except (ssl.SSLError, OSError):
-                raise ValueError(
-                    f"client_ca_file {self.client_ca_file or '(inline)'} has no certificate in PEM"
-                ) from None
-        if self.client_allowed_sans:
-            context.sslobject_class = _only_from(frozenset(self.client_allowed_sans))
-        return context
-
-
-@contextmanager
-def _as_file(text: str | None, path: Path | None) -> Iterator[str]:
-    """A path under which `text` can be read, which is never on a disk; or `path`. Raises `OSError`."""
-    if text is None:
-        yield str(path)
-        return
-    descriptor = os.memfd_create("pem")
-    try:
-        os.write(descriptor, text.encode())
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
-
-
-def _only_from(allowed: frozenset[str]) -> type[ssl.SSLObject]:
-    class OnlyFrom(ssl.SSLObject):
-        """Ends the handshake of a client whose verified certificate has none of the allowed names."""
-
-        def do_handshake(self) -> None:
-            super().do_handshake()
-            certificate: dict[str, Any] = self.getpeercert() or {}
-            if allowed.isdisjoint(name for _, name in certificate.get("subjectAltName", ())):
-                raise ssl.SSLCertVerificationError("the client's certificate has none of client_allowed_sans")
-
-    return OnlyFrom
-
-
-class HttpServerConfig(Settings):
+class HttpServerConfig(BlankIsAbsent):
     """`http_server_config`."""
 
     http2: bool = True
     """Accepted since the toolkit has it; the exporter speaks HTTP/1.1."""
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, Annotated[str, BeforeValidator(_header_value)]] = Field(default_factory=dict)
     """Headers to add to answers that do not have them: `Content-Security-Policy`, `Strict-Transport-Security`,
     `X-Content-Type-Options`, `X-Frame-Options`, `X-XSS-Protection`."""
 
@@ -221,26 +55,50 @@ class HttpServerConfig(Settings):
         return self
 
 
-def _no_limit(value: object) -> object:
-    return None if value in {0, "0", "0s"} else value
+def _go_seconds(value: object) -> float:
+    """Seconds from a duration as Go writes it, such as 1s, 1.5h or 1m30s; the toolkit has no other kind."""
+    if str(value) == "0":
+        return 0.0
+    number_and_unit = rf"([0-9]+\.?[0-9]*|\.[0-9]+)({'|'.join(_UNITS)})"
+    if not (isinstance(value, str) and re.fullmatch(f"(?:{number_and_unit})+", value)):
+        raise ValueError("is not a duration; write it like 1s, 500ms or 1m30s")
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(number_and_unit, value))
 
 
-class RateLimit(Settings):
+class RateLimit(BlankIsAbsent):
     """`rate_limit`: a token bucket for all requests together."""
 
-    interval: Annotated[Seconds | None, BeforeValidator(_no_limit)] = None
+    interval: Annotated[float, BeforeValidator(_go_seconds)] = 0.0
     """Time in which one more request is allowed; 0 for no limit."""
     burst: int = Field(default=0, ge=0)
     """How many requests may come at once."""
 
+    @model_validator(mode="after")
+    def _lets_some_in(self) -> Self:
+        if self.interval and not self.burst:
+            raise ValueError("burst is 0, which lets no request in; set it to 1 or more")
+        return self
+
 
 def _bcrypt_hash(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"\$2[abxy]?\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}", value.get_secret_value()):
+    if not _is_bcrypt_hash(value.get_secret_value()):
         raise ValueError("is not a bcrypt hash; make one with htpasswd -nBC 10")
     return value
 
 
-class WebConfig(Settings):
+def _is_bcrypt_hash(text: str) -> bool:
+    parts = re.fullmatch(r"(\$2[abxy]\$)(?:0[4-9]|[12]\d|3[01])(\$[./A-Za-z0-9]{53})", text)
+    if not parts:
+        return False
+    try:
+        # Not all characters make a salt. The least cost is enough to see it.
+        bcrypt.checkpw(b"", f"{parts[1]}04{parts[2]}".encode())
+    except ValueError:
+        return False
+    return True
+
+
+class WebConfig(BlankIsAbsent):
     """Everything that the file says."""
 
     tls_server_config: TlsServerConfig = TlsServerConfig()
@@ -254,8 +112,8 @@ class WebConfig(Settings):
 
 
 def load(path: Path) -> WebConfig:
-    """Read the file. Raises `ConfigError` with all of its mistakes."""
-    return read(path, WebConfig, if_empty="has none of the keys of a web configuration; see README")
+    """Read the file, which may be empty. Raises `ConfigError` with all of its mistakes."""
+    return read(path, WebConfig, if_empty="has none of the keys of a web configuration; see README", may_be_empty=True)
 
 
 class LiveWebConfig:
@@ -268,16 +126,14 @@ class LiveWebConfig:
     def __init__(self, path: Path) -> None:
         """Read the file for the first time. Raises `ConfigError` with all of its mistakes."""
         self._path = path
-        self._config = load(path)
-        self._tls = self._config.tls_server_config.is_enabled
         self._mistakes: list[str] = []
-        self._use(self._config)
+        self._config, self._seen = _read(path)
 
     def now(self) -> WebConfig:
         """What the file says."""
-        if self._stamp() != self._seen:
+        if _stamps(self._seen) != self._seen:
             try:
-                self._use(load(self._path))
+                self.read()
             except ConfigError as error:
                 if error.mistakes != self._mistakes:
                     self._mistakes = error.mistakes
@@ -285,148 +141,52 @@ class LiveWebConfig:
                         "web configuration not reloaded; the old one stays", mistakes=error.mistakes
                     )
             else:
-                self._mistakes = []
                 log.info("web configuration reloaded")
         return self._config
 
-    def _use(self, config: WebConfig) -> None:
-        if config.tls_server_config.is_enabled != self._tls:
+    def read(self) -> None:
+        """Use what the file says from now on. Raises `ConfigError` with all of its mistakes, and changes nothing."""
+        config, seen = _read(self._path)
+        if config.tls_server_config.is_enabled != self._config.tls_server_config.is_enabled:
             raise ConfigError([f"{self._path}: tls_server_config came or went, which takes a restart"])
-        self._context = config.tls_server_config.context() if self._tls else None
-        self._config = config
-        self._seen = self._stamp()
+        if self._config.model_fields_set and not config.model_fields_set:
+            # Whoever writes a file may empty it first. To let everybody in, it can say `basic_auth_users: {}`.
+            raise ConfigError([f"{self._path}: is empty, which would let everybody in"])
+        self._config, self._seen, self._mistakes = config, seen, []
 
     def tls(self) -> ssl.SSLContext | None:
         """A context that serves each connection by what the file says when it comes; None for plain HTTP."""
-        return _CurrentContext.of(self._current_context) if self._tls else None
+        return current_context(self._context) if self._config.tls_server_config.is_enabled else None
 
-    def _current_context(self) -> ssl.SSLContext:
-        self.now()
-        if self._context is None:
+    def _context(self) -> ssl.SSLContext:
+        context = self.now().tls_server_config.context
+        if context is None:
             raise RuntimeError("TLS was not configured when the exporter started")
-        return self._context
-
-    def _stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
-        tls = self._config.tls_server_config
-        return tuple(_stamp(path) for path in (self._path, tls.cert_file, tls.key_file, tls.client_ca_file) if path)
+        return context
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+_Stamps = dict[Path, tuple[int, int, int] | None]
+"""What tells that a file has changed; None for one that can't be found."""
+
+
+def _read(path: Path) -> tuple[WebConfig, _Stamps]:
+    """What the file says, and stamps of all files that were read for it. Raises `ConfigError`.
+
+    The stamps are older than what is read: a file that changes meanwhile is seen to have changed, and read again. Which
+    files there are is known only when it has been read, so that is done twice.
+    """
+    tls = load(path).tls_server_config
+    stamps = _stamps(file for file in (path, tls.cert_file, tls.key_file, tls.client_ca_file) if file)
+    return load(path), stamps
+
+
+def _stamps(files: Iterable[Path]) -> _Stamps:
+    return {file: _stamp(file) for file in files}
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
     try:
-        status = path.stat()
+        status = file.stat()
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-class _CurrentContext(ssl.SSLContext):
-    """Hands each connection on to the context of the moment: asyncio takes one context for the life of a server."""
-
-    current: Callable[[], ssl.SSLContext]
-
-    @classmethod
-    def of(cls, current: Callable[[], ssl.SSLContext]) -> Self:
-        context = cls(ssl.PROTOCOL_TLS_SERVER)
-        context.current = current
-        return context
-
-    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
-        return self.current().wrap_bio(*arguments, **named)
-
-
-def guarded(application: ASGIApp, web: LiveWebConfig, clock: Clock) -> ASGIApp:
-    """The application behind the rate limit, the passwords and the headers of the file."""
-    is_known = _passwords()
-    may_come = _token_bucket(clock)
-
-    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        config = web.now()
-        headers = {name: value for name, value in config.http_server_config.headers.items() if value}
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                found = MutableHeaders(scope=message)
-                for name, value in headers.items():
-                    found.setdefault(name, value)
-            await send(message)
-
-        if not may_come(config.rate_limit):
-            answer: ASGIApp = _refusal(HTTPStatus.TOO_MANY_REQUESTS)
-        elif config.basic_auth_users and not await is_known(config.basic_auth_users, Headers(scope=scope)):
-            answer = _refusal(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Basic"})
-        else:
-            answer = application
-        await answer(scope, receive, send_with_headers)
-
-    return guard
-
-
-def _refusal(status: HTTPStatus, headers: dict[str, str] | None = None) -> PlainTextResponse:
-    return PlainTextResponse(f"{status.phrase}\n", status, {"X-Content-Type-Options": "nosniff", **(headers or {})})
-
-
-def _token_bucket(clock: Clock) -> Callable[[RateLimit], bool]:
-    tokens, filled_at = float("inf"), clock.monotonic()
-
-    def may_come(limit: RateLimit) -> bool:
-        nonlocal tokens, filled_at
-        if limit.interval is None:
-            return True
-        now = clock.monotonic()
-        tokens, filled_at = min(tokens + (now - filled_at) / limit.interval, float(limit.burst)), now
-        if tokens < 1:
-            return False
-        tokens -= 1
-        return True
-
-    return may_come
-
-
-def _passwords() -> Callable[[dict[str, SecretStr], Headers], Awaitable[bool]]:
-    """A function that tells whether the headers of a request hold the name and the password of one of the users.
-
-    A password that was found right is remembered by a digest whose key never leaves the process. One bcrypt runs at a
-    time and off the event loop: a flood of wrong passwords costs one core, and those who are remembered pass it by.
-    """
-    secret = secrets.token_bytes(32)
-    remembered: dict[bytes, None] = {}
-    one_at_a_time = asyncio.Lock()
-
-    async def is_known(users: dict[str, SecretStr], headers: Headers) -> bool:
-        credentials = _credentials(headers.get("Authorization", ""))
-        if credentials is None:
-            return False
-        name, password = credentials
-        user = users.get(name)
-        hashed = (user or _nobody(users)).get_secret_value().encode()
-        digest = hashlib.blake2b(b"\0".join((name.encode(), hashed, password)), key=secret).digest()
-        if digest in remembered:
-            return True
-        async with one_at_a_time:
-            right = await asyncio.to_thread(bcrypt.checkpw, password[:_SHOWN_PASSWORD_BYTES], hashed)
-        if not (user and right):
-            return False
-        while len(remembered) >= _REMEMBERED:
-            del remembered[next(iter(remembered))]
-        remembered[digest] = None
-        return True
-
-    return is_known
-
-
-def _nobody(users: dict[str, SecretStr]) -> SecretStr:
-    """A hash that takes as long to check as the dearest of the users', so that time does not tell who is one."""
-    cost = max(hashed.get_secret_value().split("$")[2] for hashed in users.values())
-    return SecretStr(f"$2b${cost}${'.' * 53}")
-
-
-def _credentials(header: str) -> tuple[str, bytes] | None:
-    """Name and password of a Basic `Authorization`."""
-    scheme, _, encoded = header.partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        name, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
-        return (name.decode(), password) if colon else None
-    except (binascii.Error, UnicodeDecodeError):
-        return None

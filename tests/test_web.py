@@ -13,6 +13,7 @@ import pytest
 from exporter import __version__
 from exporter.clock import Clock
 from exporter.exposition import render
+from exporter.guard import guarded
 from exporter.model import Pool, Queue, RateLimit, Snapshot, Unreadable
 from exporter.store import Failure, Published, Store
 from exporter.telemetry import Telemetry
@@ -38,7 +39,7 @@ class Exporter:
         self.clock = Clock(now=lambda: 1_700_000_000 + self.seconds, monotonic=lambda: self.seconds)
         self.store = Store(self.clock)
         self.telemetry = Telemetry(self.store, self.clock)
-        self.application = application(self.store, self.telemetry, self.clock, self.reload)
+        self.application = guarded(application(self.store, self.telemetry, self.clock, self.reload), None, self.clock)
 
     def add(self, name: str = "prod") -> None:
         self.store.add(name, "prefect")
@@ -207,6 +208,52 @@ async def test_a_source_comes_changes_and_vanishes(exporter: Exporter, accept: s
     assert await slots() == []
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 200),
+        ("GET", "/metrics", 200),
+        ("HEAD", "/metrics", 200),
+        ("GET", "/-/healthy", 200),
+        ("GET", "/-/ready", 503),
+        ("POST", "/-/reload", 500),
+        ("GET", "/-/reload", 405),
+        ("DELETE", "/metrics", 405),
+        ("GET", "/nowhere", 404),
+    ],
+)
+async def test_every_answer_tells_the_browser_to_do_nothing_with_it(method: str, path: str, status: int) -> None:
+    async def reload() -> str:
+        return "<script>"
+
+    exporter = Exporter(reload)
+    exporter.add()
+    answer = await exporter.request(method, path)
+    assert answer.status_code == status
+    policy = answer.headers.get_list("Content-Security-Policy")
+    assert [one.startswith("default-src 'none'; base-uri 'none'; form-action 'none'; fr") for one in policy] == [True]
+    assert {name: answer.headers.get_list(name) for name in SECURE} == {name: [SECURE[name]] for name in SECURE}
+
+
+SECURE = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "deny",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+async def test_an_error_of_ours_has_the_headers_too() -> None:
+    exporter = Exporter()
+    exporter.telemetry.render = None  # type: ignore[assignment,method-assign]
+    transport = httpx.ASGITransport(exporter.application, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://exporter") as client:
+        answer = await client.get("/metrics")
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
 async def test_ready_is_when_every_source_was_tried(exporter: Exporter) -> None:
     exporter.add("second")
     response = await exporter.get("/-/ready")
@@ -371,9 +418,9 @@ async def test_the_page_allows_no_style_or_script_but_its_own(exporter: Exporter
             "default-src": "'none'",
             "style-src": f"'nonce-{style['nonce']}'",
             "base-uri": "'none'",
+            "form-action": "'none'",
             "frame-ancestors": "'none'",
         }
-        assert response.headers["X-Content-Type-Options"] == "nosniff"
         # The policy would refuse them.
         assert not re.search(r"\s(style|on\w+|src)=", response.text)
         nonces.add(style["nonce"])

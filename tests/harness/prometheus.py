@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests.harness.process import Process, answers, free_port
+from tests.harness.process import Process, accepts, answers, free_port
 from tests.harness.programs import program
 
 Vector = list[tuple[dict[str, str], float]]
@@ -23,7 +23,8 @@ class PrometheusServer:
 
     `scrape` is merged into its one scrape config, called `test` (`params`, `basic_auth`, `metrics_path`), and
     `config` into the configuration's top level (`rule_files`, `alerting`). `features` are names for
-    `--enable-feature`. Durations are as Prometheus writes them. Without a `port` it takes a free one.
+    `--enable-feature`. Durations are as Prometheus writes them. Without a `port` it takes a free one. With a
+    `web_config` it may be behind TLS and passwords, and is only asked for by its `port`.
 
     Entering raises `ProcessError` when it does not come up, as with a wrong configuration. The first scrape comes
     some five seconds later: Prometheus takes new targets in at that pace.
@@ -39,11 +40,13 @@ class PrometheusServer:
         config: Mapping[str, object] | None = None,
         features: Sequence[str] = (),
         port: int | None = None,
+        web_config: Path | None = None,
     ) -> None:
         self.directory = directory
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._features = features
+        self._web_config = web_config
         self._config = {
             "global": {
                 "scrape_interval": scrape_interval,
@@ -68,9 +71,12 @@ class PrometheusServer:
         ]
         if self._features:
             command.append(f"--enable-feature={','.join(self._features)}")
+        if self._web_config:
+            command.append(f"--web.config.file={self._web_config}")
         self._process = Process(command, log=self.directory / "prometheus.log")
+        ready = accepts(self.port) if self._web_config else answers(f"{self.url}/-/ready")
         try:
-            self._process.wait_until(answers(f"{self.url}/-/ready"), what="Prometheus is ready")
+            self._process.wait_until(ready, what="Prometheus is ready")
         except BaseException:
             self.stop()
             raise

@@ -1,0 +1,211 @@
+"""TLS of what is served: `tls_server_config`, and the contexts of the standard library that it makes."""
+
+import ipaddress
+import os
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, model_validator
+
+from exporter.settings_file import BlankIsAbsent
+from exporter.sources.settings import ExistingFile
+
+_VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
+_CLIENT_AUTH: Final = {
+    "NoClientCert": ssl.CERT_NONE,
+    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
+    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
+}
+_CURVES: Final = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
+_CIPHERS: Final = {
+    f"TLS_ECDHE_{key}_WITH_{name}": f"ECDHE-{key}-{openssl}"
+    for key in ("ECDSA", "RSA")
+    for name, openssl in {
+        "AES_128_CBC_SHA": "AES128-SHA",
+        "AES_256_CBC_SHA": "AES256-SHA",
+        "AES_128_GCM_SHA256": "AES128-GCM-SHA256",
+        "AES_256_GCM_SHA384": "AES256-GCM-SHA384",
+        "CHACHA20_POLY1305_SHA256": "CHACHA20-POLY1305",
+    }.items()
+}
+"""The names of Go's tls.CipherSuites() that TLS 1.2 has, and OpenSSL's names for them."""
+_CIPHERS_OF_TLS13: Final = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+_KINDS_OF_NAMES: Final = {"DNS", "IP Address", "email", "URI"}
+
+
+def _one_of(*words: str, refused: Mapping[str, str] | None = None) -> AfterValidator:
+    """One of these words; those that are `refused` although the toolkit has them say why."""
+
+    def check(value: str) -> str:
+        if why := (refused or {}).get(value):
+            raise ValueError(f"can't be {value}, {why}; use {', '.join(words)}")
+        if value not in words:
+            raise ValueError(f"is not one of {', '.join(words)}")
+        return value
+
+    return AfterValidator(check)
+
+
+_Version = Annotated[str, _one_of(*_VERSIONS, refused=dict.fromkeys(("TLS10", "TLS11"), "which is no longer safe"))]
+_ClientAuth = Annotated[
+    str,
+    _one_of(
+        *_CLIENT_AUTH,
+        refused=dict.fromkeys(
+            ("RequestClientCert", "RequireClientCert", "RequireAnyClientCert"),
+            "since Python verifies each certificate that it asks for",
+        ),
+    ),
+]
+
+
+class TlsServerConfig(BlankIsAbsent):
+    """`tls_server_config`."""
+
+    cert_file: ExistingFile | None = None
+    """Certificate of the exporter, in PEM. It and its key are read again when they change."""
+    key_file: ExistingFile | None = None
+    """Private key of `cert_file`."""
+    cert: str | None = None
+    """The certificate itself, instead of `cert_file`."""
+    key: SecretStr | None = None
+    """The private key itself, instead of `key_file`."""
+    client_auth_type: _ClientAuth = "NoClientCert"
+    """What is asked of clients: `NoClientCert`, `VerifyClientCertIfGiven` or `RequireAndVerifyClientCert`."""
+    client_ca_file: ExistingFile | None = None
+    """Certificates that clients' certificates have to be signed by; the system's own when absent."""
+    client_ca: str | None = None
+    """The same itself, instead of `client_ca_file`."""
+    client_allowed_sans: tuple[str, ...] | None = Field(default=None, strict=False)
+    """Names of which a client's certificate has to have one: DNS, IP, e-mail or URI."""
+    min_version: _Version = "TLS12"
+    """Least version: `TLS12` or `TLS13`."""
+    max_version: _Version = "TLS13"
+    """Greatest version."""
+    cipher_suites: tuple[Annotated[str, _one_of(*_CIPHERS, *_CIPHERS_OF_TLS13)], ...] = Field(default=(), strict=False)
+    """Cipher suites of TLS 1.2, by the names that Go has for them. Those of TLS 1.3 are not chosen."""
+    prefer_server_cipher_suites: bool = True
+    """Whether the order of the suites is the server's."""
+    curve_preferences: tuple[Annotated[str, _one_of(*_CURVES)], ...] = Field(default=(), strict=False)
+    """The one elliptic curve to use: `CurveP256`, `CurveP384`, `CurveP521` or `X25519`."""
+    _context: ssl.SSLContext | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _can_be_used(self) -> Self:
+        for name in ("cert", "key", "client_ca"):
+            if getattr(self, name) and getattr(self, f"{name}_file"):
+                raise ValueError(f"set one of {name} and {name}_file")
+        if not self.is_enabled:
+            return self
+        for name in ("cert", "key"):
+            if not (getattr(self, name) or getattr(self, f"{name}_file")):
+                raise ValueError(f"has no {name}_file, which TLS needs")
+        if (self.client_ca or self.client_ca_file) and self.client_auth_type == "NoClientCert":
+            raise ValueError("client_ca_file needs a client_auth_type that asks for certificates")
+        if self.client_allowed_sans is not None and self.client_auth_type != "RequireAndVerifyClientCert":
+            raise ValueError("client_allowed_sans needs client_auth_type: RequireAndVerifyClientCert")
+        if self.client_allowed_sans == ():
+            raise ValueError("client_allowed_sans is empty, which lets no client in")
+        if self.min_version > self.max_version:
+            raise ValueError("min_version is above max_version")
+        if self.max_version == "TLS12" and self.cipher_suites and not _CIPHERS.keys() & set(self.cipher_suites):
+            raise ValueError("cipher_suites has none that TLS 1.2 could use, and max_version is TLS12")
+        if len(self.curve_preferences) > 1:
+            raise ValueError("curve_preferences can't have more than one curve, which is all that Python can set")
+        self._context = self._new_context()
+        return self
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether anything is set that asks for TLS."""
+        asks = {"cert_file", "key_file", "client_ca_file", "cert", "key", "client_ca", "client_auth_type"}
+        return bool(asks & self.model_fields_set)
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """The settings as the standard library has them, with the files as they were when these were read."""
+        return self._context
+
+    def _new_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_alpn_protocols(["http/1.1"])
+        context.minimum_version, context.maximum_version = _VERSIONS[self.min_version], _VERSIONS[self.max_version]
+        if ciphers := [_CIPHERS[name] for name in self.cipher_suites if name in _CIPHERS]:
+            context.set_ciphers(":".join(ciphers))
+        elif self.cipher_suites:  # none that TLS 1.2 could use
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+        if not self.prefer_server_cipher_suites:
+            context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+        for curve in self.curve_preferences:
+            context.set_ecdh_curve(_CURVES[curve])
+        key = self.key.get_secret_value() if self.key else None
+        try:
+            with _as_file(self.cert, self.cert_file) as certificate, _as_file(key, self.key_file) as private:
+                # Without a password, OpenSSL would ask the terminal for that of an encrypted key, and wait.
+                context.load_cert_chain(certificate, private, password="")
+        except (ssl.SSLError, OSError):
+            raise ValueError(
+                f"cert_file {self.cert_file or '(inline)'} and key_file {self.key_file or '(inline)'} are not a"
+                " certificate and its key in PEM, the key without a passphrase"
+            ) from None
+        context.verify_mode = _CLIENT_AUTH[self.client_auth_type]
+        if self.client_ca or self.client_ca_file:
+            try:
+                context.load_verify_locations(self.client_ca_file, cadata=self.client_ca)
+            except (ssl.SSLError, OSError):
+                raise ValueError(
+                    f"client_ca_file {self.client_ca_file or '(inline)'} has no certificate in PEM"
+                ) from None
+        elif self.client_auth_type != "NoClientCert":
+            context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+        if self.client_allowed_sans:
+            context.sslobject_class = _only_from(frozenset(self.client_allowed_sans))
+        return context
+
+
+@contextmanager
+def _as_file(text: str | None, path: Path | None) -> Iterator[str]:
+    """A path under which `text` can be read, which is never on a disk; or `path`. Raises `OSError`."""
+    if text is None:
+        yield str(path)
+        return
+    descriptor = os.memfd_create("pem")
+    try:
+        os.write(descriptor, text.encode())
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _only_from(allowed: frozenset[str]) -> type[ssl.SSLObject]:
+    class OnlyFrom(ssl.SSLObject):
+        """Ends the handshake of a client whose verified certificate has none of the allowed names."""
+
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            certificate: dict[str, Any] = self.getpeercert() or {}
+            names = (_name(kind, name) for kind, name in certificate.get("subjectAltName", ()))
+            if allowed.isdisjoint(names):
+                raise ssl.SSLCertVerificationError("the client's certificate has none of client_allowed_sans")
+
+    return OnlyFrom
+
+
+def _name(kind: str, name: str) -> str | None:
+    """A name as people write it; None for a kind that is not compared."""
+    if kind == "IP Address":  # OpenSSL writes 2001:DB8:0:0:0:0:0:1
+        return str(ipaddress.ip_address(name.strip()))
+    return name if kind in _KINDS_OF_NAMES else None
+
+
+def current_context(current: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """A context that hands each connection on to that of the moment: asyncio takes one for the life of a server."""
+
+    class CurrentContext(ssl.SSLContext):
+        def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+            return current().wrap_bio(*arguments, **named)
+
+    return CurrentContext(ssl.PROTOCOL_TLS_SERVER)
