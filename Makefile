@@ -41,7 +41,7 @@ mutants: $(VENV)/installed-tests programs  ## put faults into the alerts, and li
 dashboards: $(VENV)/installed-tests  ## write the JSON of the dashboards from the code
 	$(BIN)/python -m dashboards.build
 
-docs: $(VENV)/installed-tests  ## write the references of flags, settings, metrics and alerts from the code
+docs: $(VENV)/installed-tests  ## write the references of flags, settings, routes, metrics and alerts from the code
 	$(BIN)/python docs/generate.py
 
 clean:  ## remove what the other targets have installed

@@ -1,6 +1,7 @@
-"""Write the references in README from the code: flags, configuration and metrics; and that of the alerts."""
+"""Write the references in the documents from the code: flags, configuration, routes, metrics and alerts."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -10,15 +11,18 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefinedType
 from ruamel.yaml import YAML
+from starlette.routing import Route
 
-from exporter import cli, exposition, telemetry
+from exporter import cli, exposition, telemetry, web
+from exporter.clock import Clock
 from exporter.family import Family
 from exporter.sources import SYSTEMS
 from exporter.sources.base import SourceConfig
+from exporter.store import Store
 from exporter.web_config import WebConfig
 
-README: Final = Path(__file__).parent.parent / "README.md"
-ALERTS: Final = Path(__file__).parent / "alerts.md"
+ROOT: Final = Path(__file__).parent.parent
+_FOLDERS: Final = ("docs", "alerts", "dashboards", "deploy")
 _DEFAULTS: Final = {"timeout": "`interval`", "stale_after": "three times `interval`"}
 """Defaults that follow from another key, which no annotation tells."""
 
@@ -34,12 +38,31 @@ def families() -> tuple[Family, ...]:
 
 
 def metrics() -> str:
-    """A table of every family."""
-    rows = [
-        (f"`{family.name}`", family.kind, ", ".join(f"`{label}`" for label in family.labels), _help(family))
-        for family in families()
-    ]
-    return _table(("metric", "type", "labels", "meaning"), rows)
+    """A table of the families for each kind of thing that they tell of."""
+    tables = defaultdict(list)
+    for family in families():
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        tables[_THINGS[family.name.split("_")[1]]].append((f"`{family.name}`", family.kind, labels, _help(family)))
+    return "\n\n".join(
+        f"## {thing}\n\n{_table(('metric', 'type', 'labels', 'meaning'), rows)}" for thing, rows in tables.items()
+    )
+
+
+def endpoints() -> str:
+    """A table of every route, told in the words of the function that answers it."""
+
+    async def reload() -> str:
+        return ""
+
+    clock = Clock()
+    store = Store(clock)
+    rows = []
+    for route in web.application(store, telemetry.Telemetry(store, clock), clock, reload).routes:
+        if not isinstance(route, Route) or not route.endpoint.__doc__:
+            raise TypeError(f"no docstring tells what is served at {route}")
+        methods = ", ".join(sorted((route.methods or set()) - {"HEAD"}))
+        rows.append((f"`{route.path}`", methods, " ".join(route.endpoint.__doc__.split())))
+    return _table(("route", "method", "what it is"), rows)
 
 
 def configuration() -> str:
@@ -67,8 +90,8 @@ def web_configuration() -> str:
 
 
 def alerts() -> str:
-    """The whole of `alerts.md`: a table of every alert that is shipped."""
-    shipped = README.parent / "alerts"
+    """A table of every alert that is shipped."""
+    shipped = ROOT / "alerts"
     text = (shipped / "thresholds.yml").read_text(encoding="utf-8")
     words = dict(re.findall(r"(Concurrency\w+): (.*?)[.;]", re.sub(r"\n +# ", " ", text)))
     defaults: dict[str, list[str]] = {}
@@ -85,12 +108,7 @@ def alerts() -> str:
         rows.append(
             (link, rule["labels"]["severity"], rule["annotations"]["summary"], rule["for"], "".join(thresholds))
         )
-    table = _table(("alert", "severity", "meaning", "for", "threshold"), rows)
-    return (
-        "# Alerts\n\n"
-        "Written by `make docs` from [alerts](../alerts), whose README says how to install and change them.\n"
-        f"A `page` wakes somebody, a `ticket` can wait.\n\n{table}\n"
-    )
+    return _table(("alert", "severity", "meaning", "for", "threshold"), rows)
 
 
 def _rules(path: Path) -> Iterator[dict[str, Any]]:
@@ -102,20 +120,33 @@ SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
     "flags": flags,
     "configuration": configuration,
     "web configuration": web_configuration,
+    "endpoints": endpoints,
     "metrics": metrics,
+    "alerts": alerts,
 }
+"""What is written between the markers of this name, in whichever document has them."""
+
+_MARKED: Final = re.compile(r"<!-- ([a-z ]+): written by `make docs` -->\n.*?<!-- end of \1 -->", re.DOTALL)
+
+
+def documents() -> list[Path]:
+    """Every document of the project."""
+    return sorted([*ROOT.glob("*.md"), *(path for folder in _FOLDERS for path in (ROOT / folder).rglob("*.md"))])
+
+
+def sections(text: str) -> list[str]:
+    """The names of the marked parts of a document."""
+    return [match[1] for match in _MARKED.finditer(text)]
 
 
 def generated(text: str) -> str:
-    """The text of README with what lies between each pair of markers written anew."""
-    for name, section in SECTIONS.items():
-        begin, end = f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
-        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        if not pattern.search(text):
-            raise ValueError(f"{README.name} has no place for {name}: {begin}")
-        content = f"{begin}\n{section()}\n{end}"
-        text = pattern.sub(lambda _, content=content: content, text)  # type: ignore[misc]
-    return text
+    """The text of a document with what lies between each pair of markers written anew."""
+    return _MARKED.sub(
+        lambda match: (
+            f"<!-- {match[1]}: written by `make docs` -->\n{SECTIONS[match[1]]()}\n<!-- end of {match[1]} -->"
+        ),
+        text,
+    )
 
 
 def _is_new(name: str, field: FieldInfo) -> bool:
@@ -149,6 +180,9 @@ def _default(name: str, field: FieldInfo) -> str:
             value = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
     return f"`{value}`"
 
+
+_THINGS: Final = {"queue": "Queues", "pool": "Pools", "limit": "Limits", "exporter": "The exporter"}
+"""What a family tells of, by the second word of its name."""
 
 _TYPES: Final[Mapping[Any, str]] = {
     float: "duration",
@@ -190,5 +224,5 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(generated(README.read_text(encoding="utf-8")), encoding="utf-8")
-    ALERTS.write_text(alerts(), encoding="utf-8")
+    for document in documents():
+        document.write_text(generated(document.read_text(encoding="utf-8")), encoding="utf-8")

@@ -33,7 +33,7 @@ class Config(Settings):
 
 def load(path: Path) -> Config:
     """Read a configuration file. Raises `ConfigError` with all of its mistakes."""
-    return read(path, Config, if_empty="has no `sources:`; see the configuration reference in README")
+    return read(path, Config, if_empty="has no `sources:`; see docs/configuration.md")
 
 
 def from_environment(environment: Mapping[str, str]) -> Config:

@@ -28,7 +28,7 @@ _TEMPLATES: Final = Environment(loader=PackageLoader("exporter"), autoescape=Tru
 
 
 def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload | None = None) -> Starlette:
-    """All routes; `/-/reload` only where there is something to call for it."""
+    """All routes, each with a docstring for its users; `/-/reload` only where there is something to call for it."""
     bodies: dict[Format, tuple[list[Rendered], Body]] = {}
 
     def body(format_: Format) -> Body:
@@ -39,6 +39,7 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
         return bodies[format_][1]
 
     async def metrics(request: Request) -> Response:
+        """The metrics, in the text format of Prometheus or in OpenMetrics, as the scraper asks."""
         format_, content_type = negotiate(_list(request, "Accept"))
         ready = body(format_)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
@@ -49,6 +50,7 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
         return Response(ready.gzipped(telemetry.render(format_)), headers=headers | {"Content-Encoding": "gzip"})
 
     async def status(_: Request) -> Response:
+        """Status: each source with its health, the age of its data and its last error."""
         nonce = secrets.token_urlsafe(16)
         page = await asyncio.to_thread(
             _TEMPLATES.get_template("status.html").render,
@@ -62,9 +64,11 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
     async def healthy(_: Request) -> Response:
+        """200 while the process serves; for a liveness probe, since it never asks an upstream."""
         return PlainTextResponse("healthy\n")
 
     async def ready(_: Request) -> Response:
+        """200 once every source has been polled, with whatever outcome; 503 before that."""
         if waiting := [state.name for state in store.states() if not state.outcome]:
             return PlainTextResponse(
                 f"not ready: no poll has ended yet of {', '.join(waiting)}\n", HTTPStatus.SERVICE_UNAVAILABLE
@@ -91,6 +95,7 @@ def _list(request: Request, header: str) -> str:
 
 def _reload_endpoint(reload: Reload) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(_: Request) -> Response:
+        """With `--web.enable-lifecycle`: reads the configuration again; 500 with its mistakes if it has any."""
         if mistakes := await reload():
             return PlainTextResponse(f"{mistakes}\n", HTTPStatus.INTERNAL_SERVER_ERROR)
         return PlainTextResponse("reloaded\n")

@@ -113,7 +113,12 @@ class WebConfig(BlankIsAbsent):
 
 def load(path: Path) -> WebConfig:
     """Read the file, which may be empty. Raises `ConfigError` with all of its mistakes."""
-    return read(path, WebConfig, if_empty="has none of the keys of a web configuration; see README", may_be_empty=True)
+    return read(
+        path,
+        WebConfig,
+        if_empty="has none of the keys of a web configuration; see docs/configuration.md",
+        may_be_empty=True,
+    )
 
 
 class LiveWebConfig:

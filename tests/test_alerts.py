@@ -14,7 +14,6 @@ import httpx
 import pytest
 from ruamel.yaml import YAML
 
-from docs import generate
 from exporter.exposition import OBSERVED
 from exporter.telemetry import OWN
 from tests.harness.alertmanager import alertmanager
@@ -271,10 +270,6 @@ def test_a_threshold_is_changed_in_one_place(edit: Any, after: dict[str, int], t
 
 
 # --- What the documents say.
-
-
-def test_the_reference_is_current() -> None:
-    assert generate.ALERTS.read_text(encoding="utf-8") == generate.alerts(), "run `make docs`"
 
 
 def blocks(language: str) -> list[str]:

@@ -8,41 +8,85 @@ import pytest
 
 from docs import generate
 from exporter import config
-from exporter.web import application
 from tests.harness.programs import ROOT, program
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = generate.documents()
+README = ROOT / "README.md"
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
-def blocks(language: str) -> list[str]:
-    """The code blocks of README in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, document: Path = README) -> list[str]:
+    """The code blocks of a document in one language."""
+    text = document.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-def test_the_references_in_readme_are_current() -> None:
-    assert generate.generated(README) == README, "run `make docs`"
+@each_document
+def test_what_is_generated_is_current(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    assert generate.generated(text) == text, "run `make docs`"
+
+
+def test_every_reference_has_its_place() -> None:
+    found = [name for document in DOCUMENTS for name in generate.sections(document.read_text(encoding="utf-8"))]
+    assert sorted(found) == sorted(generate.SECTIONS)
 
 
 def test_drift_is_seen() -> None:
-    drifted = README.replace("| `max_series` | number |", "| `max_series` | string |")
-    assert drifted != README
-    assert generate.generated(drifted) == README
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    drifted = text.replace("| `max_series` | number |", "| `max_series` | string |")
+    assert drifted != text
+    assert generate.generated(drifted) == text
 
 
 def test_the_first_commands_are_the_two() -> None:
     assert [line.split("  ")[0] for line in blocks("sh")[0].splitlines()] == ["make run", "make test"]
 
 
+def anchors(document: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_document
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in _LINK.findall(document.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        if link.startswith("https://"):
+            continue
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), f"{link}: there is no {target.relative_to(ROOT)}"
+        assert not anchor or anchor in anchors(target), f"{link}: it has no such heading"
+
+
+def test_every_document_can_be_found_from_readme() -> None:
+    found: set[Path] = set()
+    new = {README}
+    while new:
+        found |= new
+        links = {
+            (one.parent / link.partition("#")[0]).resolve() for one in new for link in _LINK.findall(one.read_text())
+        }
+        new = {link for link in links if link.suffix == ".md" and link.exists()} - found
+    # Each alert names its runbook by its URL; `tests/test_alerts.py` has more on them.
+    lost = [str(one.relative_to(ROOT)) for one in DOCUMENTS if one not in found and one.parent.name != "runbooks"]
+    assert not lost, "link them from the table in README"
+
+
 def test_every_command_of_make_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-    named = set(re.findall(r"(?:^|`)make ([a-z]+)", README + ARCHITECTURE, re.MULTILINE))
+    texts = "".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", texts, re.MULTILINE))
     assert {"run", "test", "check", "bench"} <= named <= targets
 
 
 def test_the_example_configuration_is_good(tmp_path: Path) -> None:
-    (example,) = [block for block in blocks("yaml") if block.startswith("sources:")]
+    (example,) = [block for block in blocks("yaml", ROOT / "docs" / "configuration.md") if block.startswith("sources:")]
     (tmp_path / "example.yml").write_text(example)
     for file in re.findall(r"_file: (\S+)", example):
         (tmp_path / file).write_text("secret\n")
@@ -59,19 +103,11 @@ def test_the_example_for_prometheus_is_good(tmp_path: Path) -> None:
 
 def test_the_example_metrics_are_declared() -> None:
     declared = {family.name for family in generate.families()}
-    shown = re.findall(r"^(concurrency_\w+)\{", "\n".join(blocks("text")), re.MULTILINE)
+    shown = re.findall(r"^(concurrency_\w+)\{", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
     assert len(shown) == 6
     assert set(shown) <= declared
     for query in blocks("promql"):
         assert set(re.findall(r"concurrency_\w+", query)) <= declared
-
-
-def test_every_route_is_in_readme() -> None:
-    async def reload() -> str:
-        return ""
-
-    app = application(store=None, telemetry=None, clock=None, reload=reload)  # type: ignore[arg-type]
-    assert {route.path for route in app.routes} == set(re.findall(r"^\| `(/\S*)` \|", README, re.MULTILINE))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "exporter").glob("**/*.py")), ids=lambda path: path.stem)

@@ -240,7 +240,7 @@ PEM = "-----BEGIN nonsense canary-pem"
             {"rate_limit": {"interval": "1s"}},
             ["1: rate_limit: burst is 0, which lets no request in; set it to 1 or more"],
         ),
-        ([], [" has none of the keys of a web configuration; see README"]),
+        ([], [" has none of the keys of a web configuration; see docs/configuration.md"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
