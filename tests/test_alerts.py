@@ -344,9 +344,9 @@ def test_one_queue_can_be_silenced_by_a_route(tmp_path: Path) -> None:
 @pytest.mark.servers
 def test_one_queue_can_be_silenced_for_a_while(tmp_path: Path) -> None:
     (command,) = re.findall(r"^ *(amtool silence add .*)$", README, re.MULTILINE)
-    _, *arguments = shlex.split(command)
     with alertmanager(tmp_path, CONFIG) as manager:
-        amtool(*arguments, f"--alertmanager.url=http://{manager}", "--author=test")
+        _, *arguments = shlex.split(command.replace("localhost:9093", manager))
+        amtool(*arguments, "--author=test")
         silenced = alert_of("ConcurrencyUsageUnknown", source="production", queue="scratch")
         other = alert_of("ConcurrencyUsageUnknown", source="production", queue="etl")
         assert set(posted(manager, [silenced, other]).items()) == {
