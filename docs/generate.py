@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefinedType
 from ruamel.yaml import YAML
 from starlette.routing import Route
 
+from docs import cost
 from exporter import cli, exposition, telemetry, web
 from exporter.clock import Clock
 from exporter.family import Family
@@ -89,6 +90,22 @@ def web_configuration() -> str:
     return "\n\n".join(parts)
 
 
+def series() -> str:
+    """How many series each thing at upstreams adds to a Prometheus, and the sum of them all."""
+    rows = [(f"{letter}: {what}", str(each)) for what, letter, each in cost.things()]
+    total = " + ".join(f"{each} {letter}" if each > 1 else letter for _, letter, each in cost.things())
+    return f"{_table(('how many there are', 'series for each'), rows)}\n\nTogether: {total}."
+
+
+def fleets() -> str:
+    """What Prefect servers of some sizes add."""
+    rows = [(str(queues), *cost.fleet(queues)) for queues in (10, 100, 1_000)]
+    return _table(
+        ("queues", "series", "samples each second, scraped every 15 s", "KiB of a scrape, before gzip"),
+        [(queues, f"{found:,}", f"{found / 15:,.0f}", f"{size / 1024:,.0f}") for queues, found, size in rows],
+    )
+
+
 def alerts() -> str:
     """A table of every alert that is shipped."""
     shipped = ROOT / "alerts"
@@ -122,6 +139,8 @@ SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
     "web configuration": web_configuration,
     "endpoints": endpoints,
     "metrics": metrics,
+    "series": series,
+    "fleets": fleets,
     "alerts": alerts,
 }
 """What is written between the markers of this name, in whichever document has them."""

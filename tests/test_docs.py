@@ -1,11 +1,19 @@
 """The documents say what the code does: references are current, links lead somewhere, and what is named exists."""
 
+import asyncio
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from docs import generate
+from docs import cost, generate
+from exporter import demo
+from exporter.clock import Clock
+from exporter.poller import Poller
+from exporter.sources.prefect import PrefectConfig
+from exporter.store import Store
+from exporter.telemetry import Telemetry
 from tests.harness.documents import anchors, blocks
 from tests.harness.programs import ROOT
 
@@ -79,3 +87,41 @@ def test_every_module_is_in_the_architecture(path: Path) -> None:
         assert f"{path.parent.name}/`" in ARCHITECTURE
     elif path.stem not in {"__init__", "__main__"}:
         assert path.name in ARCHITECTURE
+
+
+def test_a_poll_costs_what_the_documents_say() -> None:
+    """In `docs/cost.md`: pages for pools and queues, a count and a page of what holds or waits, limits, workers."""
+
+    async def requests() -> list[int]:
+        async with demo.serve() as upstreams:
+            clock = Clock()
+            store = Store(clock)
+            telemetry = Telemetry(store, clock)
+            poller = Poller(store, telemetry, clock)
+            await poller.configure([PrefectConfig(name="demo", system="prefect", url=upstreams.prefect_url)])
+            totals = [0]
+            for _ in range(3):
+                await poller.poll("demo")
+                totals.append(telemetry.requests("demo"))
+            pools = len(store.states()[0].published.snapshot.pools)  # type: ignore[union-attr]
+            await poller.stop()
+            assert pools == 4
+            return [after - before for before, after in pairwise(totals)]
+
+    later = 1 + 1 + 2 + 2 + 1 + 4
+    assert asyncio.run(requests()) == [later - 1 + 4 + 2, later, later]
+
+
+def test_no_queue_makes_more_series_than_the_documents_say() -> None:
+    most = sum(series * {"Q": 1, "L": 1, "W": 1, "H": 3}.get(letter, 0) for _, letter, series in cost.things())
+    assert f"never makes more than {most}." in (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
+    # The example: ten queues, all with a limit, five with holders in one state and tasks that wait, in one pool.
+    example = {"Q": 10, "L": 10, "W": 5, "H": 5, "P": 1}
+    assert cost.fleet(10)[0] == sum(series * example.get(letter, 0) for _, letter, series in cost.things())
+
+
+def test_every_request_to_prefect_is_in_its_guide() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "exporter/sources/prefect").glob("*.py"))
+    guide = (ROOT / "docs" / "prefect.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(?:GET|POST) (/\S+)`", guide)
+    assert sorted(named) == sorted(set(re.findall(r'"(/[a-z_0-9/{}-]+)"', code)))

@@ -152,8 +152,13 @@ def promql(block: Block, _: Scratch) -> None:
 
 
 def text(block: Block, scratch: Scratch) -> None:
-    """What a command prints, metrics, or a drawing."""
+    """What a command prints, lines of a log, metrics, or a drawing."""
     if "──" in block.text:
+        return
+    if messages := re.findall(r'^level=\w+ msg="?(.*?)"? \w+=', block.text, re.MULTILINE):
+        # `tests/test_troubleshooting.py` has the rest of such lines.
+        code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "exporter").rglob("*.py"))
+        assert [message for message in messages if f'"{message}"' not in code] == []
         return
     if block.text.startswith("usage: "):
         assert block.text == cli.parser().format_help()

@@ -1,0 +1,99 @@
+"""What a source adds to a Prometheus: series and bytes, counted by rendering what could be found at an upstream."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from exporter.clock import Clock
+from exporter.exposition import Body, Format, render
+from exporter.model import Durations, Limit, Pool, Queue, Snapshot, Workers
+from exporter.sources.prefect.backlog import WAITING_STATES
+from exporter.sources.prefect.slots import HOLDING_STATES
+from exporter.store import Published, Store
+from exporter.telemetry import Telemetry
+
+_NONE: Final = dict.fromkeys(HOLDING_STATES, Durations(0))
+_THEN: Final = 1_790_000_000.123456
+IDLE: Final = Queue(
+    pool="kubernetes",
+    name="default",
+    usage_known=True,
+    active_slots=0,
+    processing=0,
+    holders=_NONE,
+    queued={"1": 0},
+    waiting=dict.fromkeys(WAITING_STATES, 0),
+    paused=False,
+    last_polled=_THEN,
+    id="c4272125-13f6-58d9-8fed-a0ab0a7b848f",
+    priority=1,
+)
+"""A Prefect queue without a limit and without runs, that a worker has asked for work."""
+LIMITED: Final = replace(IDLE, slot_limit=16)
+BUSY: Final = replace(
+    LIMITED, active_slots=8, processing=8, longest_wait=61.5, holders=_NONE | {"RUNNING": Durations(8, (120.5,) * 8)}
+)
+POOL: Final = Pool(
+    name="kubernetes",
+    id="c4272125-13f6-58d9-8fed-a0ab0a7b848f",
+    kind="kubernetes",
+    paused=False,
+    active_slots=8,
+    slot_limit=64,
+    status="READY",
+    workers=Workers({"ONLINE": 1, "OFFLINE": 0}, _THEN),
+)
+LIMIT: Final = Limit("database", "tag", POOL.id, active_slots=3, slot_limit=8, slot_decay=0.0, active=True)
+CLORO: Final = Queue(
+    pool="",
+    name="async",
+    usage_known=True,
+    active_slots=5,
+    slot_limit=20,
+    processing=5,
+    queued={str(level): 0 for level in range(1, 11)},
+)
+
+
+def series(*queues: Queue, pools: Iterable[Pool] = (), limits: Iterable[Limit] = ()) -> int:
+    """How many series these make."""
+    snapshot = Snapshot(queues=queues, pools=tuple(pools), limits=tuple(limits))
+    return render(snapshot, source="production", system="prefect", max_series=10**9).series
+
+
+def things() -> list[tuple[str, str, int]]:
+    """What there can be at upstreams, a letter for how many of it there are, and how many series each makes."""
+    holding = series(BUSY) - series(replace(BUSY, holders=_NONE))
+    return [
+        ("queues of Prefect", "Q", series(IDLE)),
+        ("those that have a limit", "L", series(LIMITED) - series(IDLE)),
+        ("those in which tasks wait", "W", series(replace(IDLE, longest_wait=1.0)) - series(IDLE)),
+        ("states that holders are in, 0 to 3 for each queue", "H", holding),
+        ("pools, with a limit and workers", "P", series(pools=[POOL])),
+        ("other limits of Prefect", "G", series(limits=[LIMIT])),
+        ("organizations of cloro", "C", series(CLORO)),
+        ("sources, whatever is in them", "S", of_a_source()),
+    ]
+
+
+def of_a_source() -> int:
+    """The series that tell of the exporter's work on one source, without those of its requests."""
+    clock = Clock()
+    store = Store(clock)
+    telemetry = Telemetry(store, clock)
+    store.add("production", "prefect")
+    telemetry.add("production", "prefect")
+    rendered = render(Snapshot(), source="production", system="prefect", max_series=1)
+    store.succeed("production", Published(Snapshot(), rendered, clock.now(), clock.monotonic() + 60), 1.0)
+    return sum(b'source="production"' in line for line in telemetry.render(Format.CLASSIC).splitlines())
+
+
+def fleet(queues: int) -> tuple[int, int]:
+    """Series and bytes of Prefect with ten queues in a pool, all limited, half of them busy and the others idle."""
+    found = tuple(
+        replace(BUSY if number % 2 else LIMITED, pool=f"pool-{number // 10}", name=f"queue-{number}")
+        for number in range(queues)
+    )
+    pools = tuple(replace(POOL, name=f"pool-{number}") for number in range(queues // 10))
+    rendered = render(Snapshot(found, pools), source="production", system="prefect", max_series=10**9)
+    return rendered.series, len(Body([rendered], Format.CLASSIC).plain(b""))
