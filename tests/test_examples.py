@@ -53,6 +53,10 @@ NOT_RUN: Final = ("docker", "helm", "kubectl", "pip", "pipx", "systemctl")
 """What can't be run here, or is by other tests; the files that it names have to exist."""
 
 
+IN_OTHER_TESTS: Final = {"adding-a-system.md": "tests/test_adding_a_system.py"}
+"""Documents whose blocks have a test of their own."""
+
+
 @dataclass
 class Scratch:
     """The folder in which the blocks of a document are at work, and what the last command printed."""
@@ -261,7 +265,7 @@ async def examples_work(document: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [document for document in documents() if any(blocks(document))],
+    [document for document in documents() if document.name not in IN_OTHER_TESTS and any(blocks(document))],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 async def test_the_examples_work(document: Path, tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""The package as users get it: what is in it, and that it runs where there is neither a checkout nor the tests."""
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from exporter import __version__
+from exporter.model import OUTCOMES
+from tests.harness.process import answers, free_port, running
+from tests.harness.programs import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+FILES = {
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "exporter").rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts
+}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the sdist, and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (found,) = built.glob("*.whl")
+    return found
+
+
+def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    about = f"concurrency_exporter-{__version__}.dist-info"
+    assert {"exporter/templates/status.html", "exporter/py.typed"} <= FILES
+    assert names == FILES | {
+        f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
+    }
+
+
+def test_the_sdist_has_what_the_wheel_is_built_from(built: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    more = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "PKG-INFO", ".gitignore"}
+    assert names == FILES | more
+
+
+def test_the_version_comes_from_one_place(wheel: Path) -> None:
+    assert PROJECT["version"] == __version__, "pyproject.toml has changed since it was installed here: make check"
+    assert wheel.name == f"concurrency_exporter-{__version__}-py3-none-any.whl"
+    newest = re.search(r"^## (\S+) / (unreleased|\d{4}-\d\d-\d\d)$", changelog(), re.MULTILINE)
+    assert newest
+    assert newest[1] == __version__
+
+
+def changelog() -> str:
+    return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_changelog_has_the_tags_of_prometheus_in_their_order() -> None:
+    tags = ["CHANGE", "FEATURE", "ENHANCEMENT", "BUGFIX"]
+    for version in changelog().split("\n## ")[1:]:
+        entries = re.findall(r"^\* (?:\[(\w+)\])?", version, re.MULTILINE)
+        assert entries
+        assert entries == sorted(entries, key=tags.index)
+
+
+def test_the_license_is_the_one_that_is_named() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert PROJECT["license"] == "Apache-2.0"
+    assert re.match(r"\s+Apache License\n\s+Version 2\.0, January 2004\n", text)
+    assert text.rstrip().endswith("limitations under the License.")
+
+
+@pytest.fixture(scope="module")
+def pipx(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The command that runs the wheel in an environment of its own; what follows are the exporter's arguments."""
+    folder = tmp_path_factory.mktemp("pipx")
+    with pytest.MonkeyPatch.context() as patch:
+        # pipx keeps what it has run, and makes links in the home of the user.
+        patch.setenv("PIPX_HOME", str(folder / "home"))
+        patch.setenv("PIPX_BIN_DIR", str(folder / "bin"))
+        patch.setenv("PIPX_MAN_DIR", str(folder / "man"))
+        patch.delenv("PYTHONPATH", raising=False)
+        patch.chdir(folder)
+        yield [sys.executable, "-m", "pipx", "run", "--quiet", "--spec", str(wheel), "concurrency-exporter"]
+
+
+@pytest.mark.servers  # it asks the package index for what the exporter depends on
+def test_it_runs_without_the_checkout(pipx: list[str], tmp_path: Path) -> None:
+    done = subprocess.run([*pipx, "--version"], capture_output=True, text=True, check=False, timeout=240)
+    assert done.stdout.startswith(f"concurrency-exporter {__version__} "), done.stdout + done.stderr
+    port = free_port()
+    command = [*pipx, "--demo", f"--web.listen-address=127.0.0.1:{port}"]
+    with running(command, log=tmp_path / "log", env=dict(os.environ)) as process:
+        process.wait_until(answers(f"http://127.0.0.1:{port}/-/ready"), what="it is ready", timeout=60)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            status, metrics = client.get("/"), client.get("/metrics")
+    assert status.status_code == metrics.status_code == 200
+    assert "cloro-demo" in status.text
+    assert 'concurrency_exporter_source_up{source="prefect-demo",system="prefect"} 1.0' in metrics.text
+    assert all(f'outcome="{outcome}"' in metrics.text for outcome in OUTCOMES)
