@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -133,13 +135,13 @@ class Exporter:
         self.config = SYSTEMS[system].model_validate(whole)
         self._store = Store(self.time.clock)
         self.telemetry = Telemetry(self._store, self.time.clock)
-        self._poller = Poller(self._store, self.telemetry, self.time.clock)
+        self.poller = Poller(self._store, self.telemetry, self.time.clock)
         self.logs: list[Any] = []
 
     async def poll(self) -> SourceState:
         # With tracebacks, as they are logged.
         with capture_logs([structlog.processors.format_exc_info]) as logs:
-            await self._poller.poll("s")
+            await self.poller.poll("s")
         self.logs += logs
         return self._store.states()[0]
 
@@ -165,11 +167,11 @@ class Exporter:
         return [match[1] for match in found if match]
 
     async def __aenter__(self) -> Self:
-        await self._poller.configure([self.config])
+        await self.poller.configure([self.config])
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._poller.stop()
+        await self.poller.stop()
 
 
 # --- Faults that more than bytes are needed for.
@@ -484,6 +486,76 @@ async def test_a_shape_that_breaks_the_contract(system: str, path: str, body: ob
         assert state.failure
         assert (state.failure.reason, len(upstream.requests)) == ("contract", 1)
         assert says in state.failure.message
+
+
+@pytest.mark.parametrize(
+    ("system", "path", "begins", "at"),
+    [
+        ("cloro", ASYNC, '{"queuedTasks": 1, "processingTasks": 1, "priorityBreakdown": [', "priorityBreakdown.0"),
+        ("prefect", POOLS, "[", "0"),
+    ],
+    ids=GOOD,
+)
+async def test_a_list_of_millions_that_breaks_the_contract(system: str, path: str, begins: str, at: str) -> None:
+    """Told of one by one, they would take minutes and gigabytes, in which no scrape is answered."""
+    millions = json_answer(f"{begins}{'0,' * 4_000_000}")
+    async with serve(failing(system, {path: millions})) as upstream, Exporter(system, upstream.url) as exporter:
+        async with asyncio.timeout(10):
+            state = await exporter.poll()
+        assert state.failure
+        assert state.failure.reason == "contract"
+        whole = json_answer(f"{begins}{'0,' * 4_000_000}0]{'}' if '{' in begins else ''}")
+        upstream.answer = failing(system, {path: whole})
+        async with asyncio.timeout(10):
+            state = await exporter.poll()
+        assert state.failure
+        assert f"contract broken at {at}: Input should be an object" in state.failure.message
+
+
+@pytest.mark.parametrize("system", GOOD)
+async def test_of_the_page_of_an_error_only_the_beginning_is_read(system: str) -> None:
+    sent = 0
+    gone = asyncio.Event()
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: application/json\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"[" * 65536)
+                await writer.drain()
+                sent += 65536
+        except ConnectionError:
+            gone.set()
+        finally:
+            writer.close()
+
+    async with listening(endless) as url, Exporter(system, url) as exporter:
+        state = await exporter.poll()
+        assert state.failure
+        assert (state.failure.reason, "502 Bad Gateway" in state.failure.message) == ("http_status", True)
+        await asyncio.wait_for(gone.wait(), 5)
+        assert sent < 8 * 1024**2  # what the kernel holds in its buffers, too
+
+
+@pytest.mark.parametrize("system", GOOD)
+async def test_a_date_in_retry_after_is_by_upstreams_clock(system: str) -> None:
+    """Ours may be an hour ahead of it, and would find that the date has passed."""
+    at = datetime.now(UTC) - timedelta(hours=1)
+    headers = {"Date": format_datetime(at, usegmt=True)}
+    headers["Retry-After"] = format_datetime(at + timedelta(seconds=90), usegmt=True)
+    async with (
+        serve(lambda _: answer({}, 429, headers)) as upstream,
+        Exporter(system, upstream.url) as exporter,
+    ):
+        exporter.poller.start()
+        async with asyncio.timeout(5):
+            while not await exporter.own("polls_total", outcome="failure"):  # noqa: ASYNC110  a page has no event
+                await asyncio.sleep(0.01)
+        next_poll = exporter.poller.next_poll("s")
+        assert next_poll
+        assert 80 < (next_poll - datetime.now(UTC)).total_seconds() <= 90
 
 
 # --- Faults of a part of Prefect.

@@ -1,12 +1,14 @@
 """What every source has: a configuration, a poll that returns a snapshot, and errors with bounded reasons."""
 
 from collections.abc import Callable
-from typing import Annotated, Protocol, Self
+from typing import Annotated, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from exporter.model import RateLimit, Reason, Snapshot
 from exporter.sources.settings import Authorization, BasicAuth, HttpUrl, Seconds, Settings, TlsConfig
+
+T = TypeVar("T")
 
 CountRequest = Callable[[str, str], None]
 """Called once for each request that was sent, with its route template and the status code or `error`."""
@@ -71,6 +73,10 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 """A number of things, small enough to be exact as the float that Prometheus stores."""
 
 
+Rows = Annotated[list[T], FailFast()]
+"""A list in an answer, read up to the first item that breaks the contract: to collect millions takes minutes."""
+
+
 class SourceConfig(Settings):
     """What every source has."""
 
@@ -79,7 +85,7 @@ class SourceConfig(Settings):
     url: HttpUrl
     """Address of the upstream's API."""
     interval: Seconds = 30.0
-    """Time from the start of one poll to the start of the next."""
+    """Time from the start of one poll to that of the next; up to 2m while polls fail and nothing is left to serve."""
     timeout: Seconds = Field(default_factory=lambda data: float(data["interval"]))
     """Deadline of a whole poll. One that overruns `interval` skips the polls that fall into it."""
     stale_after: Seconds = Field(default_factory=lambda data: 3 * float(data["interval"]))

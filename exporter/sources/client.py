@@ -24,6 +24,8 @@ from exporter.sources.credentials import Credentials, read_credentials
 T = TypeVar("T")
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
+_MAX_ERROR_BYTES: Final = 64 * 1024
+"""What of an error's body is read: its status says more than the rest would."""
 _KEEPALIVE_SECONDS: Final = 4.0
 """Less than the 5 s after which a Prefect server closes an idle connection."""
 
@@ -136,15 +138,15 @@ class Client:
             response = await self._http.send(request, stream=True)
             code = str(response.status_code)
             try:
-                compressed = response.headers.get("Content-Encoding", "identity") != "identity"
-                if compressed and response.status_code == HTTPStatus.OK:  # else the status tells more
+                good = response.status_code == HTTPStatus.OK
+                if good and response.headers.get("Content-Encoding", "identity") != "identity":
                     raise SourceError("contract", f"{what}: the answer is compressed, which was not asked for")
                 chunks: list[bytes] = []
                 size = 0
                 async for chunk in response.aiter_raw():
                     size += len(chunk)
-                    if size > MAX_RESPONSE_BYTES and response.status_code != HTTPStatus.OK:
-                        break  # the status tells more than the rest of the page would
+                    if not good and size > _MAX_ERROR_BYTES:
+                        break
                     if size > MAX_RESPONSE_BYTES:
                         mib = MAX_RESPONSE_BYTES // 1024**2
                         raise SourceError("too_large", f"{what}: the answer is larger than {mib} MiB")
@@ -201,7 +203,10 @@ def _refused(
         message,
         status=status,
         detail=detail,
-        retry_after=_retry_after(response.headers.get("Retry-After"), datetime.now(UTC)),
+        # A date is by upstream's clock, which its Date tells better than ours.
+        retry_after=_retry_after(
+            response.headers.get("Retry-After"), _date(response.headers.get("Date")) or datetime.now(UTC)
+        ),
         rate_limit=rate_limit,
     )
 

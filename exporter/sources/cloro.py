@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, TypeAdapter, model_validator
 
 from exporter.model import Queue, Snapshot
-from exporter.sources.base import Contract, Count, CountRequest, Source, SourceConfig, SourceError
+from exporter.sources.base import Contract, Count, CountRequest, Rows, Source, SourceConfig, SourceError
 from exporter.sources.client import Client
 from exporter.sources.settings import HttpUrl
 
@@ -59,7 +59,7 @@ class _AsyncStatus(Contract):
 
     queuedTasks: Count  # noqa: N815
     processingTasks: Count  # noqa: N815
-    priorityBreakdown: list[_PriorityCount] = Field(default=[])  # noqa: N815
+    priorityBreakdown: Rows[_PriorityCount] = Field(default=[])  # noqa: N815
     concurrency: _Concurrency | None
 
 

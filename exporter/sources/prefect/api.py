@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NotRequired, TypeVar
 from pydantic import AwareDatetime, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from exporter.sources.base import Contract, Count, CountRequest, SourceConfig, SourceError, StatusError
+from exporter.sources.base import Contract, Count, CountRequest, Rows, SourceConfig, SourceError, StatusError
 from exporter.sources.client import Answer, Client
 
 T = TypeVar("T")
@@ -151,7 +151,7 @@ class WorkQueueConcurrencyStatus(Contract):
     pages: Count
     page: Count
     concurrency_limit: Count | None = None
-    flow_runs: list[FlowRunSlotSummary] = Field(default=[])
+    flow_runs: Rows[FlowRunSlotSummary] = Field(default=[])
 
 
 class HistoryState(Contract):
@@ -164,21 +164,21 @@ class HistoryState(Contract):
 class HistoryInterval(Contract):
     """One item of `POST /flow_runs/history`."""
 
-    states: list[HistoryState]
+    states: Rows[HistoryState]
 
 
 class _CsrfToken(Contract):
     token: str
 
 
-WORK_POOLS: Final = TypeAdapter(list[WorkPool])
-WORK_QUEUES: Final = TypeAdapter(list[WorkQueue])
-WORKERS: Final = TypeAdapter(list[Worker])
-CONCURRENCY_LIMITS: Final = TypeAdapter(list[ConcurrencyLimit])
-DEPLOYMENTS: Final = TypeAdapter(list[Deployment])
-FLOWS: Final = TypeAdapter(list[Flow])
-FLOW_RUNS: Final = TypeAdapter(list[FlowRun])
-HISTORY: Final = TypeAdapter(list[HistoryInterval])
+WORK_POOLS: Final = TypeAdapter(Rows[WorkPool])
+WORK_QUEUES: Final = TypeAdapter(Rows[WorkQueue])
+WORKERS: Final = TypeAdapter(Rows[Worker])
+CONCURRENCY_LIMITS: Final = TypeAdapter(Rows[ConcurrencyLimit])
+DEPLOYMENTS: Final = TypeAdapter(Rows[Deployment])
+FLOWS: Final = TypeAdapter(Rows[Flow])
+FLOW_RUNS: Final = TypeAdapter(Rows[FlowRun])
+HISTORY: Final = TypeAdapter(Rows[HistoryInterval])
 COUNT: Final = TypeAdapter(Count)
 VERSION: Final = TypeAdapter(str)
 _CONCURRENCY_STATUS: Final = TypeAdapter(WorkQueueConcurrencyStatus)
