@@ -1,20 +1,18 @@
-"""Schedules the polls of every source, measures each in one place, and puts its outcome into the store."""
+"""Polls every source, measures each poll in one place, and puts its outcome into the store."""
 
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Final
 
 import structlog
-from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.interval import IntervalTrigger
 
 from exporter.clock import Clock
 from exporter.exposition import render
+from exporter.schedule import Schedule
 from exporter.sources.base import Source, SourceConfig, SourceError, StatusError
 from exporter.store import Failure, Published, Store
 from exporter.telemetry import Telemetry
@@ -23,14 +21,16 @@ log = structlog.get_logger()
 
 MAX_RETRY_AFTER: Final = 600.0
 """Most seconds that an upstream's Retry-After can silence the polls: it must not blind us for a day."""
-_JITTER: Final = 0.1
-"""Part of an interval by which polls are spread, so that many exporters do not ask one upstream in step."""
+MAX_BACK_OFF: Final = 120.0
+"""Seconds up to which the polls of a source that goes on failing come ever later, unless its interval is longer."""
 
 
 @dataclass(slots=True)
 class _Polled:
     config: SourceConfig
     source: Source
+    back_off: float
+    """Seconds from the start of a poll to that of the next, if it fails and there is nothing left to serve."""
     running: asyncio.Task[None] | None = None
     trouble: object = None
     """What was last logged as wrong: the same trouble is logged once, not at every poll."""
@@ -40,19 +40,14 @@ class _Polled:
 
 
 class Poller:
-    """Runs one APScheduler job per source. `poll` is what such a job does, and can be called without a schedule."""
+    """Polls the sources by a schedule. `poll` is what comes due there, and can be called without one."""
 
     def __init__(self, store: Store, telemetry: Telemetry, clock: Clock) -> None:
         self._store = store
         self._telemetry = telemetry
         self._clock = clock
         self._polled: dict[str, _Polled] = {}
-        self._scheduler = AsyncIOScheduler(
-            timezone=UTC,
-            # A poll that starts late is better than none; those that were missed while asleep are one.
-            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
-        )
-        self._scheduler.add_listener(self._skipped, EVENT_JOB_MAX_INSTANCES)
+        self._schedule = Schedule(self._run, self._skipped)
 
     async def configure(self, configs: Sequence[SourceConfig]) -> None:
         """Poll these sources from now on. One that is configured as before keeps its data and its schedule.
@@ -60,7 +55,7 @@ class Poller:
         Raises `OSError`, and changes nothing, where a certificate of `tls_config` can no longer be used.
         """
         kept = {name for name, polled in self._polled.items() if polled.config in configs}
-        new = [_Polled(config, self._build(config)) for config in configs if config.name not in kept]
+        new = [_Polled(config, self._build(config), config.interval) for config in configs if config.name not in kept]
         for name in self._polled.keys() - kept:
             await self._remove(name)
         for polled in new:
@@ -68,20 +63,18 @@ class Poller:
 
     def start(self) -> None:
         """Begin with the schedule: every source is polled at once, and then at its interval."""
-        self._scheduler.start()
+        self._schedule.start()
 
     async def stop(self) -> None:
         """End the schedule and the polls that run."""
-        if self._scheduler.running:
-            self._scheduler.shutdown(wait=False)
+        self._schedule.stop()
         for polled in self._polled.values():
             await _end(polled)
         self._polled.clear()
 
     def next_poll(self, name: str) -> datetime | None:
         """When a source is polled next; None without a schedule."""
-        job = self._scheduler.get_job(name)
-        return job.next_run_time if job and self._scheduler.running else None
+        return self._schedule.next_poll(name)
 
     async def poll(self, name: str) -> None:
         """Poll one source now; whatever comes of it is in the store and in the telemetry afterwards."""
@@ -113,8 +106,9 @@ class Poller:
             self._store.fail(name, failure, duration, rate_limit)
             self._telemetry.poll_ended(name, config.system_name, "failure", duration, {failure.reason})
             self._log_trouble(polled, failure, "poll failed", reason=failure.reason, error=failure.message)
-            self._wait(name, retry_after)
+            self._wait(polled, duration, retry_after)
             return
+        polled.back_off = config.interval
         self._store.succeed(name, Published(snapshot, rendered, taken_at, started + config.stale_after), duration)
         left_out = snapshot.unreadable
         self._telemetry.poll_ended(
@@ -146,15 +140,19 @@ class Poller:
         write(event, source=polled.config.name, **details)
         polled.trouble = trouble
 
-    def _wait(self, name: str, retry_after: float | None) -> None:
-        """Put the next poll off for as long as upstream asks, within reason."""
-        due = self.next_poll(name)
-        if retry_after and due:
-            earliest = datetime.now(UTC) + timedelta(seconds=min(retry_after, MAX_RETRY_AFTER))
-            self._scheduler.modify_job(name, next_run_time=max(due, earliest))
+    def _wait(self, polled: _Polled, duration: float, retry_after: float | None) -> None:
+        """Put the next poll off after one that failed: for as long as upstream asks, within reason, and ever longer."""
+        name = polled.config.name
+        seconds = min(retry_after or 0.0, MAX_RETRY_AFTER)
+        # Data that is still good could expire while we wait.
+        if not self._store.serves(name):
+            seconds = max(seconds, polled.back_off - duration)
+            # No matter if it is less than the interval: a poll is never put off to an earlier time.
+            polled.back_off = min(2 * polled.back_off, MAX_BACK_OFF)
+        self._schedule.wait(name, seconds)
 
-    def _skipped(self, event: JobSubmissionEvent) -> None:
-        polled = self._polled[event.job_id]
+    def _skipped(self, name: str) -> None:
+        polled = self._polled[name]
         config = polled.config
         self._telemetry.poll_skipped(config.name, config.system_name)
         write = log.debug if polled.skipped else log.warning
@@ -169,13 +167,7 @@ class Poller:
         self._polled[config.name] = polled
         self._store.add(config.name, config.system_name)
         self._telemetry.add(config.name, config.system_name)
-        self._scheduler.add_job(
-            self._run,
-            IntervalTrigger(seconds=config.interval, jitter=config.interval * _JITTER, timezone=UTC),
-            args=[config.name],
-            id=config.name,
-            next_run_time=datetime.now(UTC),
-        )
+        self._schedule.add(config.name, config.interval)
 
     async def _run(self, name: str) -> None:
         # APScheduler would log a poll that is cancelled, by a reload or at the end, as one that failed.
@@ -183,7 +175,7 @@ class Poller:
             await self.poll(name)
 
     async def _remove(self, name: str) -> None:
-        self._scheduler.remove_job(name)
+        self._schedule.remove(name)
         await _end(self._polled.pop(name))
         self._store.remove(name)
         self._telemetry.remove(name)

@@ -86,10 +86,14 @@ class Store:
         since = state.since if outcome == state.outcome else self._clock.now()
         return replace(state, outcome=outcome, since=since, duration=duration)
 
+    def serves(self, name: str) -> bool:
+        """Whether a source has a snapshot that is fresh enough to serve."""
+        published = self._states[name].published
+        return published is not None and published.expires > self._clock.monotonic()
+
     def states(self) -> list[SourceState]:
         """Every source as it is now, in the order in which they were added; without snapshots that have expired."""
-        now = self._clock.monotonic()
         for name, state in self._states.items():
-            if state.published and state.published.expires <= now:
+            if state.published and not self.serves(name):
                 self._states[name] = replace(state, published=None)
         return list(self._states.values())

@@ -1,9 +1,11 @@
 """The schedule: at once and then at each interval, never two polls of a source at a time, no source delays another."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -25,12 +27,12 @@ class Running:
     def __init__(self) -> None:
         clock = Clock()
         self.store = Store(clock)
-        self._telemetry = Telemetry(self.store, clock)
-        self.poller = Poller(self.store, self._telemetry, clock)
+        self.telemetry = Telemetry(self.store, clock)
+        self.poller = Poller(self.store, self.telemetry, clock)
 
     def polls(self, source: str, outcome: str) -> float:
         labels = frozenset({"source": source, "system": "cloro", "outcome": outcome}.items())
-        return series(self._telemetry.render(Format.CLASSIC).decode())["concurrency_exporter_polls_total", labels]
+        return series(self.telemetry.render(Format.CLASSIC).decode())["concurrency_exporter_polls_total", labels]
 
 
 def source(name: str, upstream: Upstream, **settings: object) -> CloroConfig:
@@ -110,10 +112,71 @@ async def test_the_next_poll_waits_as_long_as_upstream_asks(asked: str, waited: 
             assert len(upstream.requests) == 1
 
 
-async def test_without_retry_after_the_next_poll_comes_as_ever() -> None:
-    async with serve(lambda _: answer({}, 429)) as upstream:
-        async with scheduled(source("a", upstream, interval="100ms")) as running:
-            await until(lambda: running.polls("a", "failure") >= 3)
+async def test_while_good_data_is_served_polls_keep_their_interval() -> None:
+    """Seconds of waiting could lose data that is still good to a fault that has long ended."""
+    async with serve(lambda _: answer(STATUS)) as upstream:
+        async with scheduled(source("a", upstream, interval="100ms", stale_after="5s")) as running:
+            await until(lambda: running.polls("a", "success") == 1)
+            upstream.answer = lambda _: answer({}, 429)
+            started = time.monotonic()
+            await until(lambda: running.polls("a", "failure") == 9)
+            assert time.monotonic() - started < 2
+
+
+async def test_with_nothing_to_serve_polls_come_ever_later_until_one_succeeds() -> None:
+    starts: list[float] = []
+
+    def refuse(_: Request) -> bytes:
+        starts.append(time.monotonic())
+        return answer({}, 500)
+
+    async with serve(refuse) as upstream:
+        async with scheduled(source("a", upstream, interval="50ms")) as running:
+            await until(lambda: len(starts) == 5)
+            # Each twice the one before it; an interval has a jitter of a tenth.
+            for (earlier, later), wait in zip(pairwise(starts), (0.05, 0.1, 0.2, 0.4), strict=True):
+                assert wait * 0.9 < later - earlier < wait * 1.1 + 0.3
+            upstream.answer = lambda _: answer(STATUS)
+            await until(lambda: running.polls("a", "success") == 1)
+            succeeded = time.monotonic()
+            await until(lambda: running.polls("a", "success") == 4)
+            assert time.monotonic() - succeeded < 0.7
+            upstream.answer = refuse
+            starts.clear()
+            await until(lambda: len(starts) == 9)
+            waits = [later - earlier for earlier, later in pairwise(starts)]
+            assert max(waits[:3]) < 0.35
+            assert waits[-1] > 0.75
+
+
+async def test_polls_come_no_later_than_two_minutes_apart() -> None:
+    """Without a schedule: what is planned is read, not waited for."""
+    async with serve(lambda _: answer({}, 500)) as upstream:
+        async with scheduled(source("a", upstream, interval="50s"), source("b", upstream, interval="5m")) as running:
+            await until(lambda: running.polls("a", "failure") == 1 and running.polls("b", "failure") == 1)
+            waits: dict[str, list[float]] = {"a": [], "b": []}
+            for _ in range(4):
+                for name, planned in waits.items():
+                    await running.poller.poll(name)
+                    next_poll = running.poller.next_poll(name)
+                    assert next_poll
+                    planned.append((next_poll - datetime.now(UTC)).total_seconds())
+        assert waits["a"] == [pytest.approx(seconds, abs=1) for seconds in (100, 120, 120, 120)]
+        assert all(295 < wait < 331 for wait in waits["b"])  # its interval, with the jitter
+
+
+async def test_retry_after_counts_where_it_asks_for_more_than_the_back_off() -> None:
+    async with serve(lambda _: answer({}, 503, {"Retry-After": "7"})) as upstream:
+        async with scheduled(source("a", upstream, interval="1s")) as running:
+            waits = []
+            for failures in range(1, 6):
+                if failures > 1:
+                    await running.poller.poll("a")
+                await until(lambda failures=failures: running.polls("a", "failure") == failures)  # type: ignore[misc]
+                next_poll = running.poller.next_poll("a")
+                assert next_poll
+                waits.append((next_poll - datetime.now(UTC)).total_seconds())
+        assert waits == [pytest.approx(seconds, abs=0.5) for seconds in (7, 7, 7, 8, 16)]
 
 
 async def test_a_reload_ends_the_poll_that_runs_and_frees_what_it_held() -> None:

@@ -1,0 +1,94 @@
+"""When each source is polled: at once and then at its interval, never twice at a time, later where that is wanted."""
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+log = structlog.get_logger()
+
+_JITTER: Final = 0.1
+"""Part of an interval by which polls are spread, so that many exporters do not ask one upstream in step."""
+_STEP_SECONDS: Final = 1.0
+"""A wall clock that moves by less against the monotonic one is being adjusted, which delays a poll by no more."""
+
+
+class Schedule:
+    """One job of APScheduler per source. `run` polls a source by its name, `skipped` is told of a poll that was not.
+
+    Only a poll that falls into the one before it is skipped.
+    """
+
+    def __init__(self, run: Callable[[str], Awaitable[None]], skipped: Callable[[str], None]) -> None:
+        self._run = run
+        self._skipped = skipped
+        self._scheduler = _Scheduler()
+        self._scheduler.add_listener(self._not_run, EVENT_JOB_MAX_INSTANCES)
+
+    def start(self) -> None:
+        """Begin: what was added is polled at once."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """End. A poll that runs goes on."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+
+    def add(self, name: str, interval: float) -> None:
+        """Poll a source now, and then every `interval` seconds."""
+        trigger = IntervalTrigger(seconds=interval, jitter=interval * _JITTER, timezone=UTC)
+        self._scheduler.add_job(self._run, trigger, args=[name], id=name, next_run_time=self._scheduler.now())
+
+    def remove(self, name: str) -> None:
+        """Poll a source no more."""
+        self._scheduler.remove_job(name)
+
+    def wait(self, name: str, seconds: float) -> None:
+        """Put the next poll off until `seconds` from now, where it would come sooner; no matter without a schedule."""
+        earliest = self._scheduler.now() + timedelta(seconds=seconds)
+        due = self.next_poll(name)
+        if due and due < earliest:
+            self._scheduler.modify_job(name, next_run_time=earliest)
+
+    def next_poll(self, name: str) -> datetime | None:
+        """When a source is polled next; None without a schedule."""
+        job = self._scheduler.get_job(name)
+        return job.next_run_time if job and self._scheduler.running else None
+
+    def _not_run(self, event: JobSubmissionEvent) -> None:
+        self._skipped(event.job_id)
+
+
+class _Scheduler(AsyncIOScheduler):  # type: ignore[misc]  # has no types
+    """Keeps its jobs where they were by the monotonic clock when the wall clock is set.
+
+    APScheduler plans by the wall clock, and sleeps until the next job by the event loop's, which is monotonic. So it
+    wakes up in time whatever was set; but a clock that was set back an hour would have it sleep for that hour, and one
+    that was set forward by years would have it count all the runs that it missed.
+    """
+
+    def __init__(self) -> None:
+        # A poll that starts late is better than none; those that were missed while asleep are one.
+        defaults = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+        super().__init__(timezone=UTC, job_defaults=defaults)
+        self._offset = time.time() - time.monotonic()
+
+    def wakeup(self) -> None:
+        """Run what is due. Called when the next job should be, and after every change of one."""
+        self.now()
+        super().wakeup()
+
+    def now(self) -> datetime:
+        """Wall time, after all jobs were moved along if that was set."""
+        offset = time.time() - time.monotonic()
+        step, self._offset = offset - self._offset, offset
+        if abs(step) >= _STEP_SECONDS:
+            log.warning("the wall clock was set; polls go on at their pace", step_seconds=round(step, 1))
+            for job in self.get_jobs():
+                self.modify_job(job.id, next_run_time=job.next_run_time + timedelta(seconds=step))
+        return datetime.now(UTC)
