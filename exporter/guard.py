@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.clock import Clock
+from exporter.threads import in_thread
 from exporter.web_config import LiveWebConfig, RateLimit, WebConfig
 
 HEADERS: Final = {
@@ -104,7 +105,7 @@ def _passwords() -> Callable[[dict[str, SecretStr], Headers], Awaitable[bool]]:
         if digest in remembered:
             return True
         async with one_at_a_time:
-            right = await asyncio.to_thread(
+            right = await in_thread(
                 _check, password[:_SHOWN_PASSWORD_BYTES], hashed, max(_cost(one) for one in hashes.values())
             )
         if not right:

@@ -16,6 +16,7 @@ from exporter.schedule import Schedule
 from exporter.sources.base import Source, SourceConfig, SourceError, StatusError
 from exporter.store import Failure, Published, Store
 from exporter.telemetry import Telemetry
+from exporter.threads import in_thread
 
 log = structlog.get_logger()
 
@@ -86,7 +87,7 @@ class Poller:
         try:
             async with asyncio.timeout(config.timeout) as deadline:
                 snapshot = await polled.source.poll()
-                rendered = await asyncio.to_thread(
+                rendered = await in_thread(
                     render, snapshot, source=name, system=config.system_name, max_series=config.max_series
                 )
         except StatusError as error:

@@ -1,6 +1,5 @@
 """The routes that the exporter serves. A scrape does no I/O: it copies what the last polls left."""
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from exporter.guard import HEADERS
 from exporter.negotiation import accepts_gzip, negotiate
 from exporter.store import Store
 from exporter.telemetry import Telemetry
+from exporter.threads import in_thread
 
 Reload = Callable[[], Awaitable[str]]
 """Reads the configuration again; returns what was wrong with it, or an empty string."""
@@ -46,13 +46,13 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
         if not accepts_gzip(_list(request, "Accept-Encoding")):
             return Response(ready.plain(telemetry.render(format_)), headers=headers)
         if not ready.is_compressed:
-            await asyncio.to_thread(ready.compress)
+            await in_thread(ready.compress)
         return Response(ready.gzipped(telemetry.render(format_)), headers=headers | {"Content-Encoding": "gzip"})
 
     async def status(_: Request) -> Response:
         """Status: each source with its health, the age of its data and its last error."""
         nonce = secrets.token_urlsafe(16)
-        page = await asyncio.to_thread(
+        page = await in_thread(
             _TEMPLATES.get_template("status.html").render,
             version=__version__,
             states=store.states(),

@@ -1,12 +1,14 @@
 """The schedule: at once and then at each interval, never two polls of a source at a time, no source delays another."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import httpx
 import pytest
 
 from exporter.clock import Clock
@@ -15,6 +17,7 @@ from exporter.poller import MAX_RETRY_AFTER, Poller
 from exporter.sources.cloro import CloroConfig
 from exporter.store import Store
 from exporter.telemetry import Telemetry
+from exporter.web import application
 from tests.harness.exporter import series
 from tests.harness.upstream import Request, Upstream, answer, never, serve
 
@@ -177,6 +180,24 @@ async def test_retry_after_counts_where_it_asks_for_more_than_the_back_off() -> 
                 assert next_poll
                 waits.append((next_poll - datetime.now(UTC)).total_seconds())
         assert waits == [pytest.approx(seconds, abs=0.5) for seconds in (7, 7, 7, 8, 16)]
+
+
+async def test_names_that_can_not_be_looked_up_delay_no_other_source() -> None:
+    """asyncio looks names up in a few threads, each of which is held for as long as the resolver tries."""
+    found = threading.Event()
+    loop = asyncio.get_running_loop()
+    look_ups = [loop.run_in_executor(None, found.wait) for _ in range(64)]
+    try:
+        async with serve(lambda _: answer(STATUS)) as upstream:
+            async with scheduled(source("a", upstream, interval="100ms")) as running:
+                await until(lambda: running.polls("a", "success") >= 2)
+                app = application(running.store, running.telemetry, Clock())
+                async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://exporter") as client:
+                    for path in ("/metrics", "/"):  # the first is compressed
+                        assert (await asyncio.wait_for(client.get(path), 5)).status_code == 200
+    finally:
+        found.set()
+        await asyncio.gather(*look_ups)
 
 
 async def test_a_reload_ends_the_poll_that_runs_and_frees_what_it_held() -> None:
