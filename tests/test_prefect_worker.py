@@ -172,7 +172,9 @@ def test_a_queue_that_is_saturated_while_runs_wait(start_prefect: StartPrefect, 
             lambda: own(running.series(), "last_success_timestamp_seconds") > ended, what="one more poll"
         )
         assert_equal_to_readings(published(running), before, read(client))
-        assert "level=warning" not in running.process.log_text()
+        # On a busy machine a poll may take longer than this short interval, which is no fault.
+        warnings = [line for line in running.process.log_text().splitlines() if "level=warning" in line]
+        assert [line for line in warnings if "poll skipped" not in line] == []
 
     due = [datetime.fromisoformat(answer["expected_start_time"]).timestamp() for answer in answers]
     assert all(answer["run_count"] == 1 for answer in answers), "no run was put off"
