@@ -23,6 +23,7 @@ from exporter.poller import Poller
 from exporter.report import report
 from exporter.server import Server, listen
 from exporter.settings_file import ConfigError
+from exporter.shard import WHOLE, Shard
 from exporter.store import Store
 from exporter.telemetry import Telemetry
 from exporter.web import application
@@ -65,7 +66,7 @@ async def _run(flags: argparse.Namespace) -> int:
         if flags.config_check:
             return _check(flags, load)
         if flags.dry_run:
-            return await _dry_run(load())
+            return await _dry_run(load(), flags.shard)
         return await _serve(flags, load)
 
 
@@ -119,14 +120,14 @@ def _origin(flags: argparse.Namespace) -> str:
     return "demo" if flags.demo else str(flags.config_file or "environment")
 
 
-async def _dry_run(configuration: Config) -> int:
+async def _dry_run(configuration: Config, shard: Shard) -> int:
     clock = Clock()
     store = Store(clock)
     telemetry = Telemetry(store, clock)
-    poller = Poller(store, telemetry, clock)
+    poller = Poller(store, telemetry, clock, shard)
     await _configure(poller, configuration)
     try:
-        await asyncio.gather(*(poller.poll(source.name) for source in configuration.sources))
+        await asyncio.gather(*(poller.poll(state.name) for state in store.states()))
         states = store.states()
     finally:
         await poller.stop()
@@ -138,7 +139,7 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
     clock = Clock()
     store = Store(clock)
     telemetry = Telemetry(store, clock)
-    poller = Poller(store, telemetry, clock)
+    poller = Poller(store, telemetry, clock, flags.shard)
     configuration = load()
     web = web_config.LiveWebConfig(flags.web_config_file) if flags.web_config_file else None
     reloading = asyncio.Lock()
@@ -186,7 +187,8 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
             version=__version__,
             configuration=_origin(flags),
             tls=server.config.ssl_context_factory is not None,
-            sources=",".join(source.name for source in configuration.sources),
+            sources=",".join(state.name for state in store.states()),
+            shard=str(flags.shard),
         )
         await server.serve([listener])
     finally:
@@ -218,6 +220,13 @@ def _listen(address: str) -> socket.socket:
         # The standard library's words for it go on with " (while attempting to bind …".
         reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
         raise ConfigError([f"--web.listen-address={address}: can't listen there: {reason}"]) from None
+
+
+def _shard(text: str) -> Shard:
+    match = re.fullmatch(r"([0-9]{1,3})/([0-9]{1,3})", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N: of three exporters 0/3, 1/3 and 2/3")
+    return Shard(int(match[1]), int(match[2]))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -252,6 +261,13 @@ def parser() -> argparse.ArgumentParser:
         dest="dry_run",
         action="store_true",
         help="poll every source once, print what was found, what it cost and what failed, and exit with 0 or 1",
+    )
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        default=WHOLE,
+        metavar="I/N",
+        help="share the sources with N-1 other exporters: read what falls to number I, counted from 0 (default: all)",
     )
     parser.add_argument(
         "--web.listen-address",

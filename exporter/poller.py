@@ -13,6 +13,7 @@ import structlog
 from exporter.clock import Clock
 from exporter.exposition import render
 from exporter.schedule import Schedule
+from exporter.shard import WHOLE, Shard
 from exporter.sources.base import Source, SourceConfig, SourceError, StatusError
 from exporter.store import Failure, Published, Store
 from exporter.telemetry import Telemetry
@@ -41,12 +42,16 @@ class _Polled:
 
 
 class Poller:
-    """Polls the sources by a schedule. `poll` is what comes due there, and can be called without one."""
+    """Polls the sources by a schedule. `poll` is what comes due there, and can be called without one.
 
-    def __init__(self, store: Store, telemetry: Telemetry, clock: Clock) -> None:
+    Of sources that several exporters share, only what falls to `shard` is polled.
+    """
+
+    def __init__(self, store: Store, telemetry: Telemetry, clock: Clock, shard: Shard = WHOLE) -> None:
         self._store = store
         self._telemetry = telemetry
         self._clock = clock
+        self._shard = shard
         self._polled: dict[str, _Polled] = {}
         self._schedule = Schedule(self._run, self._skipped)
 
@@ -55,8 +60,9 @@ class Poller:
 
         Raises `OSError`, and changes nothing, where a certificate of `tls_config` can no longer be used.
         """
-        kept = {name for name, polled in self._polled.items() if polled.config in configs}
-        new = [_Polled(config, self._build(config), config.interval) for config in configs if config.name not in kept]
+        parts = [part for config in configs if (part := config.part_of(self._shard))]
+        kept = {name for name, polled in self._polled.items() if polled.config in parts}
+        new = [_Polled(part, self._build(part), part.interval) for part in parts if part.name not in kept]
         for name in self._polled.keys() - kept:
             await self._remove(name)
         for polled in new:
@@ -166,7 +172,7 @@ class Poller:
     def _add(self, polled: _Polled) -> None:
         config = polled.config
         self._polled[config.name] = polled
-        self._store.add(config.name, config.system_name)
+        self._store.add(config.name, config.system_name, config.shard)
         self._telemetry.add(config.name, config.system_name)
         self._schedule.add(config.name, config.interval)
 

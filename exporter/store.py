@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from exporter.clock import Clock
 from exporter.exposition import Rendered
 from exporter.model import Outcome, RateLimit, Reason, Snapshot
+from exporter.shard import WHOLE, Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class SourceState:
     rate_limit: RateLimit | None = None
     published: Published | None = None
     last_success: float | None = None
+    shard: Shard = WHOLE
+    """What of the source is read."""
 
     @property
     def up(self) -> bool:
@@ -58,9 +61,9 @@ class Store:
         self._clock = clock
         self._states: dict[str, SourceState] = {}
 
-    def add(self, name: str, system: str) -> None:
+    def add(self, name: str, system: str, shard: Shard = WHOLE) -> None:
         """A source that was not polled yet."""
-        self._states[name] = SourceState(name=name, system=system, since=self._clock.now())
+        self._states[name] = SourceState(name=name, system=system, since=self._clock.now(), shard=shard)
 
     def remove(self, name: str) -> None:
         """Forget a source, and with it all of its series."""

@@ -68,6 +68,13 @@ LAST_SUCCESS = Family(
     "When the newest good snapshot of the source was taken, by the exporter's clock at the start of its poll.",
     SOURCE,
 )
+SOURCE_SHARDS = Family(
+    "concurrency_exporter_source_shards",
+    "gauge",
+    "How many exporters share the source by --shard, 1 where one reads all of it; the label is which of them this one"
+    " is, counted from 0.",
+    (*SOURCE, "shard"),
+)
 QUEUES_UNREADABLE = Family(
     "concurrency_exporter_queues_unreadable",
     "gauge",
@@ -107,6 +114,7 @@ CONFIG_RELOAD_SUCCESS = Family(
 
 FROM_STORE: Final = (
     SOURCE_UP,
+    SOURCE_SHARDS,
     LAST_SUCCESS,
     QUEUES_UNREADABLE,
     SERIES_DROPPED,
@@ -245,6 +253,7 @@ def _revision() -> str:
 def _state_samples(state: SourceState) -> Iterator[Sample]:
     labels = (state.name, state.system)
     yield SOURCE_UP.sample(state.up, *labels)
+    yield SOURCE_SHARDS.sample(state.shard.total, *labels, str(state.shard.index))
     if state.last_success is not None:
         yield LAST_SUCCESS.sample(state.last_success, *labels)
     if state.published:

@@ -193,6 +193,15 @@ def test_a_bad_flag(flags: list[str], capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err.splitlines()[-1].startswith("concurrency-exporter: error: ")
 
 
+@pytest.mark.parametrize("shard", ["3/3", "1", "1/", "/2", "-1/2", "0/0", "1/2/3", "a/b", "0/1000", " 0/2", "0/٢"])
+def test_a_bad_shard(shard: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.parser().parse_args([f"--shard={shard}"])
+    assert raised.value.code == 2
+    said = f"argument --shard: {shard!r} is not of the form I/N: of three exporters 0/3, 1/3 and 2/3"
+    assert capsys.readouterr().err.splitlines()[-1] == f"concurrency-exporter: error: {said}"
+
+
 def test_a_bad_flag_ends_the_command() -> None:
     code, out, err = run("--config.chekc")
     assert (code, out) == (2, "")
@@ -259,6 +268,21 @@ def test_a_dry_run_shows_what_was_found(tmp_path: Path, upstream: Upstream) -> N
     ]
     assert [row[:5] for row in table[5:]] == [["prod", "pool", "queue", "3", "5"], ["scraper", "async", "2", "5", "-"]]
     assert len(upstream.requests) == 4
+
+
+def test_a_dry_run_of_each_shard_shows_its_part(tmp_path: Path) -> None:
+    names = [f"queue-{number}" for number in range(12)]
+    shown: list[list[str]] = []
+    with serving(upstream_answer(dict.fromkeys(names, 3))) as upstream:
+        path = configure(tmp_path, prefect(upstream.url, interval="10s"), cloro(upstream.url, interval="10s"))
+        for index in range(3):
+            code, out, err = run("--dry-run", f"--shard={index}/3", "--config.file", str(path))
+            assert (code, err) == (0, "")
+            shown.append(re.findall(r"^(?:prod +pool|scraper) +(\S+) +\d+ +5 ", out, re.MULTILINE))
+        reads = [request.path for request in upstream.requests if request.path.endswith(("_status", "/status"))]
+    assert sorted(name for part in shown for name in part) == sorted([*names, "async"])
+    assert all(shown)
+    assert len(reads) == len(set(reads)) == 13
 
 
 def test_a_dry_run_fails_with_the_reason_and_shows_the_rest(tmp_path: Path, upstream: Upstream) -> None:
@@ -456,6 +480,7 @@ def test_it_is_quiet_when_all_is_well(start: StartExporter, tmp_path: Path, upst
         "configuration": str(path),
         "tls": "false",
         "sources": "prod,scraper",
+        "shard": "0/1",
     }
 
 

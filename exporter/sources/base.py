@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Annotated, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr, model_validator
 
 from exporter.model import RateLimit, Reason, Snapshot
+from exporter.shard import WHOLE, Shard
 from exporter.sources.settings import Authorization, BasicAuth, HttpUrl, Seconds, Settings, TlsConfig
 
 T = TypeVar("T")
@@ -100,11 +101,24 @@ class SourceConfig(Settings):
     """How to trust an `https` upstream."""
     proxy_url: HttpUrl | None = None
     """Proxy to send all requests through."""
+    _shard: Shard = PrivateAttr(default=WHOLE)
 
     @property
     def system_name(self) -> str:
         """The label `system`."""
         raise NotImplementedError
+
+    @property
+    def shard(self) -> Shard:
+        """What of the source is read."""
+        return self._shard
+
+    def part_of(self, shard: Shard) -> Self | None:
+        """The source as an exporter reads it that is one of several; None if another one does.
+
+        It belongs to one exporter as a whole, unless its system can share it out.
+        """
+        return self if shard.owns(self.name) else None
 
     def build(self, count_request: CountRequest) -> Source:
         """The source that this configures."""

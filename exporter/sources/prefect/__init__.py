@@ -6,11 +6,12 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field
 
 from exporter.model import PARTS, Part, Pool, Queue, Snapshot, Unreadable, Workers
+from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError, StatusError
 from exporter.sources.prefect import backlog, slots
 from exporter.sources.prefect.api import WORKERS, Api, WorkPool, WorkQueue, is_deleted, is_unsupported
@@ -81,6 +82,12 @@ class PrefectConfig(SourceConfig):
         """`prefect`."""
         return self.system
 
+    def part_of(self, shard: Shard) -> Self:
+        """Its pools, queues and limits are shared out."""
+        part = self.model_copy()
+        part._shard = shard  # noqa: SLF001  of the same class
+        return part
+
     def build(self, count_request: CountRequest) -> Source:
         """The source that this configures."""
         return PrefectSource(self, count_request)
@@ -91,6 +98,7 @@ class PrefectSource:
 
     def __init__(self, config: PrefectConfig, count_request: CountRequest) -> None:
         self._config = config
+        self._owns = partial(config.shard.owns, config.name)
         self._api = Api(
             config,
             request_timeout=config.timeout * _REQUEST_SHARE,
@@ -98,7 +106,7 @@ class PrefectSource:
             count_request=count_request,
         )
         self._discovery = Discovery(self._api, config.concurrency)
-        self._limits = Limits(self._api)
+        self._limits = Limits(self._api, partial(self._owns, "limit"))
         self._support = _Support(self._api)
 
     async def close(self) -> None:
@@ -128,17 +136,18 @@ class PrefectSource:
         _refuse_twins((pool.name for pool in pools), "two pools {!r}")
         found = await self._discovered(pools)
         missing += found.unreadable
+        owned = {pool_id: pool for pool_id, pool in found.pools.items() if self._owns("pool", pool.name)}
         slots_of = await part("queues", lambda: self._slots(found, until)) or {}
         backlog_of = await part("backlog", lambda: self._backlog(found.queues)) or {}
         limits = await part("limits", self._limits.read) or ()
-        workers_of = await part("workers", lambda: self._workers(found.pools, missing)) or {}
+        workers_of = await part("workers", lambda: self._workers(owned, missing)) or {}
         missing += [one for one in slots_of.values() if isinstance(one, Unreadable)]
         queues = tuple(self._queues(found, slots_of, backlog_of))
         if not queues and any(one.part == "queues" for one in missing):
             raise SourceError(missing[0].reason, f"no queue could be read; the first: {missing[0].message}")
         return Snapshot(
             queues=queues,
-            pools=tuple(self._pool(pool, workers_of.get(pool.id)) for pool in found.pools.values()),
+            pools=tuple(self._pool(pool, workers_of.get(pool.id)) for pool in owned.values()),
             limits=limits,
             unreadable=tuple(missing),
             unsupported=self._support.missing_parts,
@@ -168,7 +177,11 @@ class PrefectSource:
         if not {"queues", "backlog"}.intersection(self._config.collect):
             return Discovered({pool.id: pool for pool in pools}, [])
         found = await self._discovery.queues(pools)
-        admitted = [queue for queue in found.queues if self._config.queues.admits(queue.name)]
+        admitted = [
+            queue
+            for queue in found.queues
+            if self._config.queues.admits(queue.name) and self._owns("queue", found.pool_of(queue).name, queue.name)
+        ]
         _refuse_twins(
             ((queue.name, found.pool_of(queue).name) for queue in admitted), "two queues {0[0]!r} in the pool {0[1]!r}"
         )

@@ -1,6 +1,7 @@
 """The limits that are not queues: global ones, those of tags and those of deployments, in one list of the server."""
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from exporter.model import Limit
@@ -9,14 +10,19 @@ from exporter.sources.prefect.api import CONCURRENCY_LIMITS, DEPLOYMENTS, FLOWS,
 
 @dataclass(slots=True)
 class Limits:
-    """Reads the limits, and remembers the names of the deployments: they are asked for once."""
+    """Reads the limits, and remembers the names of the deployments: they are asked for once.
+
+    `admits` is told a limit's name as the server has it, which needs no further request.
+    """
 
     api: Api
+    admits: Callable[[str], bool]
     _names: dict[uuid.UUID, str] = field(default_factory=dict)
 
     async def read(self) -> tuple[Limit, ...]:
-        """Every limit of the server. Raises `SourceError`."""
-        rows = await self.api.listing("/v2/concurrency_limits/filter", CONCURRENCY_LIMITS)
+        """Every limit of the server that is admitted. Raises `SourceError`."""
+        listed = await self.api.listing("/v2/concurrency_limits/filter", CONCURRENCY_LIMITS)
+        rows = [row for row in listed if self.admits(row.name)]
         await self._learn_names([deployment for row in rows if (deployment := _deployment(row))])
         return tuple(self._limit(row) for row in rows)
 
