@@ -141,7 +141,7 @@ class Telemetry:
         self._clock = clock
         self._store = store
         self._changes = 0
-        self._rendered: dict[Format, tuple[tuple[int, list[SourceState]], bytes]] = {}
+        self._rendered: dict[tuple[Format, str | None], tuple[tuple[int, list[SourceState]], bytes]] = {}
         self._registry = CollectorRegistry()
         self._polls = self._counter(POLLS)
         self._errors = self._counter(POLL_ERRORS)
@@ -187,6 +187,7 @@ class Telemetry:
         self._changes += 1
         for metric in (self._polls, self._errors, self._requests, self._duration):
             metric.remove_by_labels({"source": source})
+        self._rendered = {key: text for key, text in self._rendered.items() if key[1] != source}
 
     def poll_ended(self, source: str, system: str, outcome: Outcome, seconds: float, reasons: set[Reason]) -> None:
         """A poll of `seconds` has ended, for the `reasons` given if not in full success."""
@@ -215,15 +216,33 @@ class Telemetry:
             if sample.labels["source"] == source
         )
 
-    def render(self, format_: Format) -> bytes:
-        """All of these metrics, now, as text that ends a scrape's answer.
+    def render(self, format_: Format, source: str | None = None) -> bytes:
+        """All of these metrics, now, as text that ends a scrape's answer; or those with this label `source`.
 
+        An empty one selects, as in PromQL, those without the label: of the process, and of the exporter as a whole.
         Between two polls only those of the process change, so the text of the others is kept.
         """
         now = (self._changes, self._store.states())
-        if format_ not in self._rendered or self._rendered[format_][0] != now:
-            self._rendered[format_] = (now, format_.encode(self._registry))
-        return self._rendered[format_][1] + format_.encode(self._process) + format_.value
+        key = (format_, source)
+        if key not in self._rendered or self._rendered[key][0] != now:
+            collector = self._registry if source is None else _OfSource(self._registry, source)
+            self._rendered[key] = (now, format_.encode(collector))
+        process = b"" if source else format_.encode(self._process)
+        return self._rendered[key][1] + process + format_.value
+
+
+class _OfSource(Collector):
+    """What a registry has with one value of the label `source`."""
+
+    def __init__(self, registry: CollectorRegistry, source: str) -> None:
+        self._registry = registry
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if sample.labels.get("source", "") == self._source]
+            if metric.samples:
+                yield metric
 
 
 class _StoreCollector(Collector):

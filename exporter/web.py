@@ -1,15 +1,16 @@
 """The routes that the exporter serves. A scrape does no I/O: it copies what the last polls left."""
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
 
 from jinja2 import Environment, PackageLoader
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from exporter import __version__
@@ -29,25 +30,50 @@ _TEMPLATES: Final = Environment(loader=PackageLoader("exporter"), autoescape=Tru
 
 def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload | None = None) -> Starlette:
     """All routes, each with a docstring for its users; `/-/reload` only where there is something to call for it."""
-    bodies: dict[Format, tuple[list[Rendered], Body]] = {}
+    bodies: dict[str | None, dict[Format, tuple[list[Rendered], Body]]] = {}
 
-    def body(format_: Format) -> Body:
-        """The ready part of the answer, made anew only when another set of snapshots is live."""
-        live = [state.published.rendered for state in store.states() if state.published]
-        if format_ not in bodies or bodies[format_][0] != live:
-            bodies[format_] = (live, Body(live, format_))
-        return bodies[format_][1]
+    def body(format_: Format, source: str | None) -> Body:
+        """The ready part of the answer, of all sources or of one, made anew only when other snapshots are live."""
+        states = store.states()
+        live = [state.published.rendered for state in states if state.published and source in {None, state.name}]
+        of_source = bodies.setdefault(source, {})
+        if format_ not in of_source or of_source[format_][0] != live:
+            of_source[format_] = (live, Body(live, format_))
+            for gone in bodies.keys() - {None, "", *(state.name for state in states)}:
+                del bodies[gone]
+        return of_source[format_][1]
 
     async def metrics(request: Request) -> Response:
-        """The metrics, in the text format of Prometheus or in OpenMetrics, as the scraper asks."""
+        """The metrics, in the text format of Prometheus or in OpenMetrics, as the scraper asks.
+
+        `?source=NAME` limits them to one source, `?source=` to what belongs to none; 404 if there is no such source.
+        """
+        source = _one_source(request, [state.name for state in store.states()])
         format_, content_type = negotiate(_list(request, "Accept"))
-        ready = body(format_)
+        ready = body(format_, source)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if not accepts_gzip(_list(request, "Accept-Encoding")):
-            return Response(ready.plain(telemetry.render(format_)), headers=headers)
+            return Response(ready.plain(telemetry.render(format_, source)), headers=headers)
         if not ready.is_compressed:
             await in_thread(ready.compress)
-        return Response(ready.gzipped(telemetry.render(format_)), headers=headers | {"Content-Encoding": "gzip"})
+        return Response(
+            ready.gzipped(telemetry.render(format_, source)), headers=headers | {"Content-Encoding": "gzip"}
+        )
+
+    async def service_discovery(request: Request) -> Response:
+        """One target for each source, `/metrics?source=NAME`, for `http_sd_configs` of Prometheus."""
+        # What a stranger writes into Host comes back to nobody but him.
+        target = [_host(request)]
+        scheme = {"__scheme__": "https"} if request.url.scheme == "https" else {}
+        return JSONResponse(
+            [
+                {
+                    "targets": target,
+                    "labels": {"__param_source": state.name, "__meta_concurrency_system": state.system, **scheme},
+                }
+                for state in store.states()
+            ]
+        )
 
     async def status(_: Request) -> Response:
         """Status: each source with its health, the age of its data and its last error."""
@@ -78,6 +104,7 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
     routes = [
         Route("/", status),
         Route("/metrics", metrics),
+        Route("/sd", service_discovery),
         Route("/-/healthy", healthy),
         Route("/-/ready", ready),
     ]
@@ -86,6 +113,26 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
     served = Starlette(routes=routes)
     served.router.redirect_slashes = False
     return served
+
+
+def _one_source(request: Request, names: Sequence[str]) -> str | None:
+    """The source that a scrape is limited to, if it is; an empty name selects what belongs to none.
+
+    Raises `HTTPException`: an empty answer would look to Prometheus like a source that is fine and has no queues.
+    """
+    asked = request.query_params.getlist("source")
+    if not asked:
+        return None
+    if len(asked) == 1 and asked[0] in {"", *names}:
+        return asked[0]
+    raise HTTPException(HTTPStatus.NOT_FOUND, f"no such source; there are: {', '.join(names)}\n")
+
+
+def _host(request: Request) -> str:
+    """Where the client has reached us. Raises `HTTPException` where it does not say, as HTTP/1.0 need not."""
+    if host := request.headers.get("Host"):
+        return host
+    raise HTTPException(HTTPStatus.BAD_REQUEST, "the header Host is missing: it is the address of the targets\n")
 
 
 def _list(request: Request, header: str) -> str:

@@ -1,20 +1,23 @@
 """Every route, as a scraper, a browser and an orchestrator see it."""
 
 import asyncio
+import gc
 import gzip
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from exporter import __version__
 from exporter.clock import Clock
-from exporter.exposition import render
+from exporter.exposition import Body, render
 from exporter.guard import guarded
 from exporter.model import Pool, Queue, RateLimit, Snapshot, Unreadable
+from exporter.shard import Shard
 from exporter.store import Failure, Published, Store
 from exporter.telemetry import Telemetry
 from exporter.web import Reload, application
@@ -79,6 +82,9 @@ async def reloaded() -> str:
 ROUTES = {
     "/": "text/html; charset=utf-8",
     "/metrics": CLASSIC,
+    "/metrics?source=prod": CLASSIC,
+    "/metrics?source=": CLASSIC,
+    "/sd": "application/json",
     "/-/healthy": PLAIN,
     "/-/ready": PLAIN,
 }
@@ -208,12 +214,103 @@ async def test_a_source_comes_changes_and_vanishes(exporter: Exporter, accept: s
     assert await slots() == []
 
 
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
+@pytest.mark.parametrize("accept_encoding", ["gzip", "identity"])
+async def test_the_series_of_one_source(exporter: Exporter, accept: str, accept_encoding: str) -> None:
+    async def lines(query: str) -> list[str]:
+        url = f"/metrics{query}"
+        response = await exporter.get(url, Accept=accept, Accept_Encoding=accept_encoding)
+        assert response.headers.get("Content-Encoding") == ("gzip" if accept_encoding == "gzip" else None)
+        assert response.headers["Content-Type"].startswith(accept)
+        assert response.text.endswith("# EOF\n") == ("openmetrics" in accept)
+        samples = [line for line in response.text.splitlines() if not line.startswith("#")]
+        for name in {re.split(r"[{ ]", sample)[0] for sample in samples}:
+            assert f"# TYPE {re.sub('_(total|bucket|count|sum|info)$', '', name)}" in response.text
+        return [line for line in samples if not line.startswith(("process_", "python_gc"))]
+
+    exporter.add(EVIL)
+    exporter.add("second")
+    for name in ("prod", EVIL):
+        exporter.succeed(name, Queue("", name, True, 3, 5))
+    exporter.fail("second")
+    whole = await lines("")
+    parts = {name: await lines(f"?source={quote(name, safe='')}") for name in ("", "prod", EVIL, "second")}
+    assert sorted(line for part in parts.values() for line in part) == sorted(whole)
+    assert not any("source=" in line for line in parts[""])
+    assert any(line.startswith("concurrency_exporter_build_info{") for line in parts[""])
+    for name in ("prod", EVIL, "second"):
+        assert parts[name]
+        assert all(f'source="{name}"' in line for line in parts[name])
+    assert not any(line.startswith("concurrency_queue") for line in parts["second"])
+    # What is kept of an answer is given up with its source, and made anew for each snapshot.
+    exporter.succeed("prod", Queue("", "prod", True, 4, 5))
+    assert parts["prod"] != await lines("?source=prod")
+    exporter.store.remove("second")
+    exporter.telemetry.remove("second")
+    assert (await exporter.get("/metrics?source=second", Accept=accept)).status_code == 404
+    assert parts[EVIL] == await lines(f"?source={quote(EVIL, safe='')}")
+
+
+@pytest.mark.parametrize(
+    "query", ["source=none", "source=PROD", "source=prod%20", "source=prod&source=prod", "source=&source=prod"]
+)
+async def test_a_source_that_there_is_not(exporter: Exporter, query: str) -> None:
+    exporter.add("a b, c")
+    response = await exporter.get(f"/metrics?{query}")
+    assert (response.status_code, response.headers["Content-Type"]) == (404, PLAIN)
+    assert response.text == "no such source; there are: prod, a b, c\n"
+
+
+async def test_nothing_is_kept_of_sources_that_are_gone(exporter: Exporter) -> None:
+    for number in range(30):
+        exporter.add(f"source {number}")
+        exporter.succeed(f"source {number}")
+        for name in (f"source {number}", f"nobody {number}"):
+            await exporter.get(f"/metrics?source={name}")
+        exporter.store.remove(f"source {number}")
+        exporter.telemetry.remove(f"source {number}")
+    await exporter.get("/metrics?source=prod")
+    gc.collect()
+    assert sum(isinstance(one, Body) for one in gc.get_objects()) <= 2
+    assert {source for _, source in exporter.telemetry._rendered} == {"prod"}
+
+
+async def test_other_parameters_change_nothing(exporter: Exporter) -> None:
+    exporter.succeed()
+    assert _slots((await exporter.get("/metrics?sources=x")).text) == _slots((await exporter.get("/metrics")).text)
+
+
+async def test_service_discovery_lists_the_sources(exporter: Exporter) -> None:
+    exporter.add(EVIL)
+    exporter.store.add("scraper", "cloro")
+    for host, scheme in (("exporter:10099", "http"), ("[::1]:10099", "http"), ("exporter.example", "https")):
+        url = f"{scheme}://{host}/sd"
+        response = await exporter.get(url)
+        assert response.headers["Content-Type"] == "application/json"
+        more = {"__scheme__": "https"} if scheme == "https" else {}
+        assert response.json() == [
+            {"targets": [host], "labels": {"__param_source": name, "__meta_concurrency_system": system} | more}
+            for name, system in (("prod", "prefect"), (EVIL, "prefect"), ("scraper", "cloro"))
+        ]
+    for name in ("prod", EVIL, "scraper"):
+        exporter.store.remove(name)
+    assert (await exporter.get("/sd")).json() == []
+
+
+async def test_service_discovery_wants_to_know_its_own_address(exporter: Exporter) -> None:
+    response = await exporter.get("/sd", Host="")
+    assert (response.status_code, response.headers["Content-Type"]) == (400, PLAIN)
+    assert response.text == "the header Host is missing: it is the address of the targets\n"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
         ("GET", "/", 200),
         ("GET", "/metrics", 200),
         ("HEAD", "/metrics", 200),
+        ("GET", "/metrics?source=<script>", 404),
+        ("GET", "/sd", 200),
         ("GET", "/-/healthy", 200),
         ("GET", "/-/ready", 503),
         ("POST", "/-/reload", 500),
@@ -336,6 +433,10 @@ def expired(exporter: Exporter) -> None:
     exporter.seconds = 90
 
 
+def shared(exporter: Exporter) -> None:
+    exporter.store.add("prod", "prefect", Shard(1, 3))
+
+
 def in_part(exporter: Exporter) -> None:
     left_out = [Unreadable("queues", "timeout", "late", "pool", f"q{number}" if number else "") for number in range(12)]
     exporter.succeed(unreadable=tuple(left_out))
@@ -355,7 +456,7 @@ def in_part(exporter: Exporter) -> None:
                 "Series 6",
                 "1.23 s",
             ],
-            ["in part", "down", "dropped", "expired"],
+            ["in part", "down", "dropped", "expired", "Shard"],
         ),
         (
             lambda exporter: exporter.succeed(max_series=3),
@@ -374,8 +475,9 @@ def in_part(exporter: Exporter) -> None:
         ),
         (late, ["down", "Age of the data 12 s", "Last poll took 30.00 s", "timeout no answer"], ["expired"]),
         (expired, ["down", "Data expired; taken 2023-11-14 22:13:20 UTC"], ["Series", "Age"]),
+        (shared, ["Shard 1/3"], []),
     ],
-    ids=["first-poll", "up", "dropped", "in-part", "down", "expired"],
+    ids=["first-poll", "up", "dropped", "in-part", "down", "expired", "shared"],
 )
 async def test_the_page_tells_of_each_source(
     exporter: Exporter, what: Callable[[Exporter], None], said: list[str], not_said: list[str]
