@@ -96,4 +96,4 @@ def fleet(queues: int) -> tuple[int, int]:
     )
     pools = tuple(replace(POOL, name=f"pool-{number}") for number in range(queues // 10))
     rendered = render(Snapshot(found, pools), source="production", system="prefect", max_series=10**9)
-    return rendered.series, len(Body([rendered], Format.CLASSIC).plain(b""))
+    return rendered.series, sum(map(len, Body([rendered], Format.CLASSIC).plain(b"")))

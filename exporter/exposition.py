@@ -417,15 +417,15 @@ class Body:
                 families.setdefault(header, [header]).append(lines)
         self._text = b"".join(chunk for header in sorted(families) for chunk in families[header])
 
-    def plain(self, end: bytes) -> bytes:
-        """The whole answer."""
-        return self._text + end
+    def plain(self, end: bytes) -> tuple[bytes, bytes]:
+        """The whole answer, in two parts: the first is the same object for all scrapes."""
+        return self._text, end
 
-    def gzipped(self, end: bytes) -> bytes:
-        """The whole answer as one gzip member. Call `compress` before, off the event loop."""
+    def gzipped(self, end: bytes) -> tuple[bytes, bytes]:
+        """The same as one gzip member. Call `compress` before, off the event loop."""
         compressed, compressor = self._compressed
         rest = compressor.copy()
-        return compressed + rest.compress(end) + rest.flush()
+        return compressed, rest.compress(end) + rest.flush()
 
     @property
     def is_compressed(self) -> bool:

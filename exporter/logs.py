@@ -13,7 +13,7 @@ _LIBRARIES = {
     "apscheduler": logging.ERROR,  # would tell of each skipped poll, which the poller does
     "httpx": logging.WARNING,  # would tell of each request
     "httpcore": logging.WARNING,
-    "uvicorn": logging.WARNING,  # would tell of each start and stop
+    "uvicorn": logging.ERROR,  # would tell of each request that is no HTTP: a stranger could fill the disk
     "asyncio": logging.WARNING,
 }
 _LOGFMT = structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)

@@ -1,12 +1,23 @@
-"""uvicorn as a part of this program: on sockets of ours, stopped by us, and without handlers for signals."""
+"""uvicorn as a part of this program: on sockets of ours, stopped by us, without handlers for signals, within limits."""
 
+import asyncio
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from typing import Final
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
+
+from exporter.connection import LIMITS, MAX_HEAD_BYTES, Connection, Limits, Open
+
+log = structlog.get_logger()
+
+_RETRY_SECONDS: Final = 1.0
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -21,9 +32,19 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Serves an application until `stop`; then running requests have `graceful_seconds` to end."""
+    """Serves an application until `stop`; then running requests have `graceful_seconds` to end.
 
-    def __init__(self, application: ASGIApp, graceful_seconds: int, tls: ssl.SSLContext | None = None) -> None:
+    Above the limit of connections, the one in which nothing has happened for the longest gives way to a new one. So
+    clients that hang can't lock out one that does not, and what they can take is bounded: see `Connection`.
+    """
+
+    def __init__(
+        self,
+        application: ASGIApp,
+        graceful_seconds: int,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits = LIMITS,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 application,
@@ -33,14 +54,71 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+                timeout_keep_alive=limits.keep_alive,
                 timeout_graceful_shutdown=graceful_seconds,
                 ssl_context_factory=(lambda *_: tls) if tls else None,
             )
         )
+        self._open: Open = {}
+        self._limits = limits
+        # The polls need file descriptors too.
+        self._max_connections = min(limits.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
     def stop(self) -> None:
         """Accept no more requests, and end when those that run have ended."""
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections. asyncio's own servers do not limit them, nor tell of those in their handshake."""
+        self.servers = []
+        self._accepting = [asyncio.create_task(self._accept(listener)) for listener in sockets or []]
+        for task in self._accepting:
+            task.add_done_callback(lambda _: self.stop())
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listening sockets, then the connections. Raises what has kept us from accepting, if anything."""
+        for task in (*self._accepting, *self._open.values()):
+            task.cancel()
+        await super().shutdown(sockets)
+        for task in self._accepting:
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _accept(self, listener: socket.socket) -> None:
+        listener.setblocking(False)
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:  # no file descriptors, or no memory
+                log.warning("can't accept a connection", error=error.strerror)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            self._admit(accepted)
+            # One at a time: a flood of connections must leave time for those that are open.
+            await asyncio.sleep(0)
+
+    def _admit(self, accepted: socket.socket) -> None:
+        while len(self._open) >= self._max_connections:
+            stuck = next(iter(self._open))
+            self._open.pop(stuck).cancel()
+            stuck.end(HTTPStatus.SERVICE_UNAVAILABLE)
+        connection = Connection(self.config, self.server_state, self.lifespan.state, self._limits, self._open)
+        self._open[connection] = asyncio.create_task(self._connect(accepted, connection))
+
+    async def _connect(self, accepted: socket.socket, connection: Connection) -> None:
+        tls = self.config.ssl
+        seconds = self._limits.head if tls else None
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=seconds, ssl_shutdown_timeout=seconds
+            )
+        except OSError:  # no handshake came of it
+            self._open.pop(connection, None)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

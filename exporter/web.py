@@ -1,7 +1,7 @@
 """The routes that the exporter serves. A scrape does no I/O: it copies what the last polls left."""
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
@@ -12,9 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from exporter import __version__
 from exporter.clock import Clock
+from exporter.connection import MAX_UNREAD_BYTES
 from exporter.exposition import Body, Format, Rendered
 from exporter.guard import HEADERS
 from exporter.negotiation import accepts_gzip, negotiate
@@ -53,12 +55,10 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
         ready = body(format_, source)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if not accepts_gzip(_list(request, "Accept-Encoding")):
-            return Response(ready.plain(telemetry.render(format_, source)), headers=headers)
+            return _Parts(ready.plain(telemetry.render(format_, source)), headers)
         if not ready.is_compressed:
             await in_thread(ready.compress)
-        return Response(
-            ready.gzipped(telemetry.render(format_, source)), headers=headers | {"Content-Encoding": "gzip"}
-        )
+        return _Parts(ready.gzipped(telemetry.render(format_, source)), headers | {"Content-Encoding": "gzip"})
 
     async def service_discovery(request: Request) -> Response:
         """One target for each source, `/metrics?source=NAME`, for `http_sd_configs` of Prometheus."""
@@ -133,6 +133,25 @@ def _host(request: Request) -> str:
     if host := request.headers.get("Host"):
         return host
     raise HTTPException(HTTPStatus.BAD_REQUEST, "the header Host is missing: it is the address of the targets\n")
+
+
+class _Parts(Response):
+    """An answer in parts that scrapes share, sent no faster than the client takes it.
+
+    Who asks for a large one and does not read it so costs some kilobytes, not a copy.
+    """
+
+    def __init__(self, parts: Sequence[bytes], headers: Mapping[str, str]) -> None:
+        super().__init__(headers=dict(headers) | {"Content-Length": str(sum(map(len, parts)))})
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  as ASGI has it
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for part in self._parts:
+            for start in range(0, len(part), MAX_UNREAD_BYTES):
+                piece = part[start : start + MAX_UNREAD_BYTES]
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def _list(request: Request, header: str) -> str:

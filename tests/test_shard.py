@@ -69,7 +69,7 @@ class Polled:
     def __init__(self, states: Sequence[SourceState], telemetry: Telemetry) -> None:
         self.states = {state.name: state for state in states}
         live = [state.published.rendered for state in states if state.published]
-        self.observed = series(Body(live, Format.CLASSIC).plain(b"").decode())
+        self.observed = series(b"".join(Body(live, Format.CLASSIC).plain(b"")).decode())
         self.own = series(telemetry.render(Format.CLASSIC).decode())
         self.requests = telemetry.requests
 

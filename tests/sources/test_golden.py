@@ -103,7 +103,7 @@ async def published(case: Path) -> Rendered:
     ("format_", "suffix", "end"), [(Format.CLASSIC, ".prom", b""), (Format.OPENMETRICS, ".om", b"# EOF\n")]
 )
 async def test_what_is_published(case: Path, format_: Format, suffix: str, end: bytes, *, update_golden: bool) -> None:
-    text = Body([await published(case)], format_).plain(end)
+    text = b"".join(Body([await published(case)], format_).plain(end))
     if update_golden:
         case.with_suffix(suffix).write_bytes(text)
     assert text.decode() == case.with_suffix(suffix).read_bytes().decode()
@@ -112,7 +112,7 @@ async def test_what_is_published(case: Path, format_: Format, suffix: str, end: 
 @golden
 async def test_series_are_counted_as_they_are_published(case: Path) -> None:
     rendered = await published(case)
-    lines = Body([rendered], Format.CLASSIC).plain(b"").splitlines()
+    lines = b"".join(Body([rendered], Format.CLASSIC).plain(b"")).splitlines()
     assert rendered.series == sum(not line.startswith(b"#") for line in lines)
 
 

@@ -1,0 +1,137 @@
+"""One client's connection: how long it may keep us waiting, and what it is told when that is over."""
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+MAX_HEAD_BYTES: Final = 16 * 1024
+"""Most bytes of a head that is not complete yet. A scraper's has some hundreds, most of them passwords and cookies."""
+MAX_UNREAD_BYTES: Final = 64 * 1024
+"""Bytes of an answer that wait for the client, above which the application waits too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many connections there may be, and the seconds that each step of one may take."""
+
+    connections: int = 512
+    """Those in their handshake included; as many as Prometheus itself serves by default."""
+    head: float = 10.0
+    """For the handshake of TLS, and for the head of a request from its first byte, or from the start of the connection.
+    A scraper sends it in one packet; Prometheus gives up a whole scrape after 10 s."""
+    answer: float = 60.0
+    """From the head of a request until its answer is taken: as long as the longest `scrape_timeout` in use."""
+    keep_alive: int = 75
+    """From an answer to the next request: more than the usual scrape interval of up to a minute, so that a scraper
+    keeps its connection, and with it its TLS."""
+
+
+LIMITS: Final = Limits()
+"""Those of every server, but in tests."""
+
+Open = dict["Connection", asyncio.Task[None]]
+"""Each open connection, and the task that opens it: the one in which something happened last comes last."""
+
+
+class Connection(H11Protocol):
+    """uvicorn's connection, which has no limit of time but that for the next request, with a deadline at each step.
+
+    A client's bytes put off no deadline: only a whole head does, or a whole answer that was taken.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        limits: Limits,
+        open_: Open,
+    ) -> None:
+        super().__init__(config, server_state, app_state)
+        self._limits = limits
+        self._open = open_
+        self._deadline: asyncio.TimerHandle | None = None
+        self._idle = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """It is open, its TLS as well."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=MAX_UNREAD_BYTES)
+        self._step(self._limits.head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is closed, by whomever."""
+        self._open.pop(self, None)
+        if self._deadline:
+            self._deadline.cancel()
+        # uvicorn does this only where there was no error, and until then the timer keeps all of this in memory.
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes came: of a head, of a body that nobody reads, or of the next request already."""
+        request = self.cycle
+        super().data_received(data)
+        if self.cycle is not request:
+            self._step(self._limits.answer)
+        elif self._idle:
+            self._idle = False
+            self._within(self._limits.head)
+
+    def on_response_complete(self) -> None:
+        """The last part of the answer was handed over. A request that came meanwhile is begun with here."""
+        request = self.cycle
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        self._idle = self.cycle is request
+        self._step(self._limits.keep_alive if self._idle else self._limits.answer)
+
+    def end(self, status: HTTPStatus) -> None:
+        """Close at once, with this status where a request has begun to come and was not answered."""
+        if self.transport is None:
+            return  # in its handshake, which ends with the task that opens it
+        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0] and not self.transport.is_closing():
+            self._refuse(status)
+        else:
+            self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn has one text for all that h11 can't read
+        """Refuse what is no HTTP, by the status that h11 has for it: 431 where a head is too long, else 400 or 501."""
+        error = sys.exc_info()[1]
+        if self.cycle and not self.cycle.response_complete:
+            # It is the body that is broken: nothing that the application still sends must follow.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            self._refuse(HTTPStatus(getattr(error, "error_status_hint", HTTPStatus.BAD_REQUEST)))
+        else:
+            self.transport.abort()
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        body = f"{status.phrase}\n".encode()
+        headers = {"Content-Type": "text/plain; charset=utf-8", "Content-Length": f"{len(body)}", "Connection": "close"}
+        answer = h11.Response(status_code=status, headers=list(headers.items()), reason=status.phrase)
+        for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+        # What the client does not take would keep it open.
+        self._within(self._limits.head)
+
+    def _step(self, seconds: float) -> None:
+        """Something has happened; the next thing has to within these seconds."""
+        if self in self._open:
+            self._open[self] = self._open.pop(self)
+        self._within(seconds)
+
+    def _within(self, seconds: float) -> None:
+        if self._deadline:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self.end, HTTPStatus.REQUEST_TIMEOUT)
