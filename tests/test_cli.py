@@ -445,9 +445,9 @@ def test_every_event_is_one_line(
     start: StartExporter, tmp_path: Path, log_format: str, read: Callable[[str], dict[str, str]]
 ) -> None:
     with serving(upstream_answer({"good": 1, NASTY: None})) as upstream:
-        path = configure(tmp_path, prefect(upstream.url), cloro("http://127.0.0.1:1", name="x=y\nz"))
+        path = configure(tmp_path, prefect(upstream.url, interval="2s"), cloro("http://127.0.0.1:1", name="x=y\nz"))
         exporter = start("--config.file", path, f"--log.format={log_format}")
-        exporter.wait_for('concurrency_exporter_polls_total{outcome="partial",source="prod",system="prefect"}', 3)
+        exporter.wait_for('concurrency_exporter_polls_total{outcome="partial",source="prod",system="prefect"}', 2)
         assert exporter.stop(signal.SIGTERM)[0] == 0
     text = exporter.process.log.read_bytes().decode()
     assert text.replace("\n", "").isprintable()
