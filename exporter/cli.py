@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
@@ -26,6 +26,7 @@ from exporter.settings_file import ConfigError
 from exporter.shard import WHOLE, Shard
 from exporter.store import Store
 from exporter.telemetry import Telemetry
+from exporter.threads import in_thread
 from exporter.web import application
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 Load = Callable[[], Config]
+T = TypeVar("T")
 
 DEFAULT_PORT: Final = 10099
 _LAST_PORT: Final = 65535
@@ -72,22 +74,26 @@ async def _run(flags: argparse.Namespace) -> int:
 
 def _check(flags: argparse.Namespace, load: Load) -> int:
     """Read all files. Raises `ConfigError` with the mistakes of all of them."""
+    web = flags.web_config_file
+    configuration, _ = _read(load, lambda: web_config.load(web) if web else None)
+    print(f"{_origin(flags)}: {len(configuration.sources)} source(s), no mistakes")
+    if web:
+        print(f"{web}: no mistakes")
+    return 0
+
+
+def _read(load: Load, load_web: Callable[[], T]) -> tuple[Config, T]:
+    """What both return. Raises `ConfigError` with the mistakes of both."""
     mistakes = []
-    good = []
-    try:
-        good.append(f"{_origin(flags)}: {len(load().sources)} source(s), no mistakes")
-    except ConfigError as error:
-        mistakes += error.mistakes
-    if flags.web_config_file:
+    found: list[Any] = []
+    for read in (load, load_web):
         try:
-            web_config.load(flags.web_config_file)
-            good.append(f"{flags.web_config_file}: no mistakes")
+            found.append(read())
         except ConfigError as error:
             mistakes += error.mistakes
     if mistakes:
         raise ConfigError(mistakes)
-    print("\n".join(good))
-    return 0
+    return found[0], found[1]
 
 
 @asynccontextmanager
@@ -140,23 +146,31 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
     store = Store(clock)
     telemetry = Telemetry(store, clock)
     poller = Poller(store, telemetry, clock, flags.shard)
-    configuration = load()
-    web = web_config.LiveWebConfig(flags.web_config_file) if flags.web_config_file else None
+    file = flags.web_config_file
+    configuration, web = _read(
+        load, lambda: web_config.LiveWebConfig(file, telemetry.web_config_read) if file else None
+    )
     reloading = asyncio.Lock()
 
     async def reload() -> str:
         """Read the configuration again and use it if it is good; what runs goes on if it is not."""
         async with reloading:
+            good = False
             try:
-                await _configure(poller, load())
+                # To read many sources takes long, and scrapes must not wait for it.
+                loading = asyncio.ensure_future(in_thread(load))
+                await asyncio.wait([loading])
+                new, _ = _read(loading.result, web.read if web else lambda: None)
+                await _configure(poller, new)
+                good = True
             except ConfigError as error:
-                telemetry.config_read(success=False)
                 log.error(  # noqa: TRY400  a user's mistake, not a fault
                     "configuration not reloaded; the old one stays", mistakes=error.mistakes
                 )
                 return str(error)
-            telemetry.config_read(success=True)
-            log.info("configuration reloaded", sources=len(store.states()))
+            finally:
+                telemetry.config_read(success=good)
+            log.info("configuration reloaded", sources=len(new.sources))
             return ""
 
     await _configure(poller, configuration)

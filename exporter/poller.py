@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -30,15 +30,26 @@ MAX_BACK_OFF: Final = 120.0
 @dataclass(slots=True)
 class _Polled:
     config: SourceConfig
-    source: Source
     back_off: float
     """Seconds from the start of a poll to that of the next, if it fails and there is nothing left to serve."""
+    source: Source = field(init=False)
     running: asyncio.Task[None] | None = None
     trouble: object = None
     """What was last logged as wrong: the same trouble is logged once, not at every poll."""
     unsupported: tuple[str, ...] = ()
     skipped: bool = False
     """Whether the poll that runs has made another one be skipped."""
+
+    def cancel(self) -> None:
+        """Have the poll that runs, if one does, go no further than where it waits now."""
+        if self.running:
+            self.running.cancel()
+
+    async def close(self) -> None:
+        """Close the source when the poll that runs has ended."""
+        if self.running:
+            await asyncio.wait([self.running])
+        await self.source.close()
 
 
 class Poller:
@@ -58,15 +69,28 @@ class Poller:
     async def configure(self, configs: Sequence[SourceConfig]) -> None:
         """Poll these sources from now on. One that is configured as before keeps its data and its schedule.
 
-        Raises `OSError`, and changes nothing, where a certificate of `tls_config` can no longer be used.
+        One with other settings is polled at once. Until that has ended its data is served, unless it may be another
+        upstream's. Raises `OSError`, and changes nothing, where a certificate of `tls_config` can no longer be used.
         """
         parts = [part for config in configs if (part := config.part_of(self._shard))]
-        kept = {name for name, polled in self._polled.items() if polled.config in parts}
-        new = [_Polled(part, self._build(part), part.interval) for part in parts if part.name not in kept]
-        for name in self._polled.keys() - kept:
-            await self._remove(name)
-        for polled in new:
+        old = self._polled
+        kept = {part.name for part in parts if part.name in old and old[part.name].config == part}
+        new: dict[str, _Polled] = {}
+        async with AsyncExitStack() as built:
+            for part in parts:
+                if part.name not in kept:
+                    polled = await in_thread(self._build, part)  # reads all certificates that are trusted
+                    built.push_async_callback(polled.close)
+                    new[part.name] = polled
+            built.pop_all()
+        # Nothing waits from here until all is changed: no scrape and no poll comes in between.
+        ended = [self._polled.pop(name) for name in old.keys() - kept]
+        for polled in ended:
+            self._end(polled, new.get(polled.config.name))
+        for polled in new.values():
             self._add(polled)
+        for polled in ended:
+            await polled.close()
 
     def start(self) -> None:
         """Begin with the schedule: every source is polled at once, and then at its interval."""
@@ -76,7 +100,9 @@ class Poller:
         """End the schedule and the polls that run."""
         self._schedule.stop()
         for polled in self._polled.values():
-            await _end(polled)
+            polled.cancel()
+        for polled in self._polled.values():
+            await polled.close()
         self._polled.clear()
 
     def next_poll(self, name: str) -> datetime | None:
@@ -166,14 +192,22 @@ class Poller:
         write("poll skipped: the one before it still runs", source=config.name, interval_seconds=config.interval)
         polled.skipped = True
 
-    def _build(self, config: SourceConfig) -> Source:
-        return config.build(partial(self._telemetry.request_sent, config.name, config.system_name))
+    def _build(self, config: SourceConfig) -> _Polled:
+        polled = _Polled(config, config.interval)
+        polled.source = config.build(partial(self._request_sent, polled))
+        return polled
+
+    def _request_sent(self, polled: _Polled, endpoint: str, code: str) -> None:
+        # One that a reload has cancelled would bring back the series of a source that is gone.
+        if self._polled.get(polled.config.name) is polled:
+            self._telemetry.request_sent(polled.config.name, polled.config.system_name, endpoint, code)
 
     def _add(self, polled: _Polled) -> None:
         config = polled.config
         self._polled[config.name] = polled
-        self._store.add(config.name, config.system_name, config.shard)
-        self._telemetry.add(config.name, config.system_name)
+        if not self._store.knows(config.name):
+            self._store.add(config.name, config.system_name, config.shard)
+            self._telemetry.add(config.name, config.system_name)
         self._schedule.add(config.name, config.interval)
 
     async def _run(self, name: str) -> None:
@@ -181,16 +215,14 @@ class Poller:
         with suppress(asyncio.CancelledError):
             await self.poll(name)
 
-    async def _remove(self, name: str) -> None:
-        self._schedule.remove(name)
-        await _end(self._polled.pop(name))
-        self._store.remove(name)
-        self._telemetry.remove(name)
-
-
-async def _end(polled: _Polled) -> None:
-    """Cancel the poll that runs, if one does, and close the source."""
-    if polled.running:
-        polled.running.cancel()
-        await asyncio.wait([polled.running])
-    await polled.source.close()
+    def _end(self, polled: _Polled, successor: _Polled | None) -> None:
+        """Poll it no more, and forget it unless the successor reads the same upstream."""
+        config = polled.config
+        self._schedule.remove(config.name)
+        polled.cancel()
+        if successor and successor.config.upstream == config.upstream:
+            self._store.prolong(config.name, successor.config.stale_after - config.stale_after)
+            successor.trouble, successor.unsupported = polled.trouble, polled.unsupported
+        else:
+            self._store.remove(config.name)
+            self._telemetry.remove(config.name)

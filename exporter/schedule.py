@@ -4,9 +4,11 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from uuid import uuid4
 
 import structlog
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
+from apscheduler.job import Job
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -27,6 +29,7 @@ class Schedule:
     def __init__(self, run: Callable[[str], Awaitable[None]], skipped: Callable[[str], None]) -> None:
         self._run = run
         self._skipped = skipped
+        self._jobs: dict[str, Job] = {}
         self._scheduler = _Scheduler()
         self._scheduler.add_listener(self._not_run, EVENT_JOB_MAX_INSTANCES)
 
@@ -42,26 +45,33 @@ class Schedule:
     def add(self, name: str, interval: float) -> None:
         """Poll a source now, and then every `interval` seconds."""
         trigger = IntervalTrigger(seconds=interval, jitter=interval * _JITTER, timezone=UTC)
-        self._scheduler.add_job(self._run, trigger, args=[name], id=name, next_run_time=self._scheduler.now())
+        # Not the source's name: a poll of that name which was just cancelled would have the first one skipped.
+        job_id = uuid4().hex
+        self._jobs[name] = self._scheduler.add_job(
+            self._due, trigger, args=[name, job_id], id=job_id, next_run_time=self._scheduler.now()
+        )
 
     def remove(self, name: str) -> None:
         """Poll a source no more."""
-        self._scheduler.remove_job(name)
+        self._jobs.pop(name).remove()
 
     def wait(self, name: str, seconds: float) -> None:
         """Put the next poll off until `seconds` from now, where it would come sooner; no matter without a schedule."""
         earliest = self._scheduler.now() + timedelta(seconds=seconds)
         due = self.next_poll(name)
         if due and due < earliest:
-            self._scheduler.modify_job(name, next_run_time=earliest)
+            self._jobs[name].modify(next_run_time=earliest)
 
     def next_poll(self, name: str) -> datetime | None:
         """When a source is polled next; None without a schedule."""
-        job = self._scheduler.get_job(name)
-        return job.next_run_time if job and self._scheduler.running else None
+        return self._jobs[name].next_run_time if name in self._jobs and self._scheduler.running else None
+
+    async def _due(self, name: str, job_id: str) -> None:
+        if name in self._jobs and self._jobs[name].id == job_id:  # else it was removed between being due and being run
+            await self._run(name)
 
     def _not_run(self, event: JobSubmissionEvent) -> None:
-        self._skipped(event.job_id)
+        self._skipped(next(name for name, job in self._jobs.items() if job.id == event.job_id))
 
 
 class _Scheduler(AsyncIOScheduler):  # type: ignore[misc]  # has no types

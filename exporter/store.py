@@ -61,6 +61,10 @@ class Store:
         self._clock = clock
         self._states: dict[str, SourceState] = {}
 
+    def knows(self, name: str) -> bool:
+        """Whether there is a source of this name."""
+        return name in self._states
+
     def add(self, name: str, system: str, shard: Shard = WHOLE) -> None:
         """A source that was not polled yet."""
         self._states[name] = SourceState(name=name, system=system, since=self._clock.now(), shard=shard)
@@ -68,6 +72,12 @@ class Store:
     def remove(self, name: str) -> None:
         """Forget a source, and with it all of its series."""
         del self._states[name]
+
+    def prolong(self, name: str, seconds: float) -> None:
+        """Serve the snapshot of a source for so much longer, or shorter."""
+        state = self._states[name]
+        if published := state.published:
+            self._states[name] = replace(state, published=replace(published, expires=published.expires + seconds))
 
     def succeed(self, name: str, published: Published, duration: float) -> None:
         """A poll of `duration` seconds has succeeded, at least in part."""

@@ -104,7 +104,8 @@ RATELIMIT_LIMIT = Family(
 CONFIG_RELOAD_SUCCESSFUL = Family(
     "concurrency_exporter_config_last_reload_successful",
     "gauge",
-    "Whether the configuration could be used when it was last read; if not, the one before it stays in use.",
+    "Whether the configuration, and that of --web.config.file, could be used when it was last read; if not, the one"
+    " before it stays in use.",
 )
 CONFIG_RELOAD_SUCCESS = Family(
     "concurrency_exporter_config_last_reload_success_timestamp_seconds",
@@ -153,6 +154,7 @@ class Telemetry:
             buckets=POLL_DURATION.buckets,
             registry=self._registry,
         )
+        self._config_good = self._web_config_good = True
         self._config_successful = self._gauge(CONFIG_RELOAD_SUCCESSFUL)
         self._config_success = self._gauge(CONFIG_RELOAD_SUCCESS)
         self._registry.register(_StoreCollector(store))
@@ -168,9 +170,19 @@ class Telemetry:
 
     def config_read(self, *, success: bool) -> None:
         """The configuration was read, and is in use if that was a success."""
+        self._config_good = success
+        self._reloaded()
+
+    def web_config_read(self, *, success: bool) -> None:
+        """The same of the web configuration."""
+        self._web_config_good = success
+        self._reloaded()
+
+    def _reloaded(self) -> None:
         self._changes += 1
-        self._config_successful.set(success)
-        if success:
+        good = self._config_good and self._web_config_good
+        self._config_successful.set(good)
+        if good:
             self._config_success.set(self._clock.now())
 
     def add(self, source: str, system: str) -> None:

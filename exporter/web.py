@@ -93,13 +93,19 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
         """200 while the process serves; for a liveness probe, since it never asks an upstream."""
         return PlainTextResponse("healthy\n")
 
+    was_ready = False
+
     async def ready(_: Request) -> Response:
-        """200 once every source has been polled, with whatever outcome; 503 before that."""
-        if waiting := [state.name for state in store.states() if not state.outcome]:
-            return PlainTextResponse(
-                f"not ready: no poll has ended yet of {', '.join(waiting)}\n", HTTPStatus.SERVICE_UNAVAILABLE
-            )
-        return PlainTextResponse("ready\n")
+        """200 once every source has been polled, with whatever outcome, and from then on; 503 before that."""
+        nonlocal was_ready
+        waiting = [state.name for state in store.states() if not state.outcome]
+        # A source that a reload has added must not take those away that are served.
+        was_ready = was_ready or not waiting
+        if was_ready:
+            return PlainTextResponse("ready\n")
+        return PlainTextResponse(
+            f"not ready: no poll has ended yet of {', '.join(waiting)}\n", HTTPStatus.SERVICE_UNAVAILABLE
+        )
 
     routes = [
         Route("/", status),

@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Protocol, Self
 
 import bcrypt
 import structlog
@@ -121,16 +121,23 @@ def load(path: Path) -> WebConfig:
     )
 
 
+class WasRead(Protocol):
+    """Called when the file was read again, with whether it can be used."""
+
+    def __call__(self, *, success: bool) -> None: ...  # noqa: D102
+
+
 class LiveWebConfig:
     """The file as it is now: it is read again when it, or a file that it names, has changed.
 
     A file that is wrong changes nothing: what it said before stays in use, and the mistakes are logged once. Whether
-    TLS is spoken at all is decided at the start.
+    TLS is spoken at all is decided at the start. `was_read` is told of every reading after the first.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, was_read: WasRead) -> None:
         """Read the file for the first time. Raises `ConfigError` with all of its mistakes."""
         self._path = path
+        self._was_read = was_read
         self._mistakes: list[str] = []
         self._config, self._seen = _read(path)
 
@@ -151,13 +158,18 @@ class LiveWebConfig:
 
     def read(self) -> None:
         """Use what the file says from now on. Raises `ConfigError` with all of its mistakes, and changes nothing."""
-        config, seen = _read(self._path)
-        if config.tls_server_config.is_enabled != self._config.tls_server_config.is_enabled:
-            raise ConfigError([f"{self._path}: tls_server_config came or went, which takes a restart"])
-        if self._config.model_fields_set and not config.model_fields_set:
-            # Whoever writes a file may empty it first. To let everybody in, it can say `basic_auth_users: {}`.
-            raise ConfigError([f"{self._path}: is empty, which would let everybody in"])
-        self._config, self._seen, self._mistakes = config, seen, []
+        good = False
+        try:
+            config, seen = _read(self._path)
+            if config.tls_server_config.is_enabled != self._config.tls_server_config.is_enabled:
+                raise ConfigError([f"{self._path}: tls_server_config came or went, which takes a restart"])
+            if self._config.model_fields_set and not config.model_fields_set:
+                # Whoever writes a file may empty it first. To let everybody in, it can say `basic_auth_users: {}`.
+                raise ConfigError([f"{self._path}: is empty, which would let everybody in"])
+            self._config, self._seen, self._mistakes = config, seen, []
+            good = True
+        finally:
+            self._was_read(success=good)
 
     def tls(self) -> ssl.SSLContext | None:
         """A context that serves each connection by what the file says when it comes; None for plain HTTP."""

@@ -15,11 +15,11 @@ import pytest
 from exporter.clock import Clock
 from exporter.guard import HEADERS
 from exporter.settings_file import ConfigError
-from exporter.web_config import LiveWebConfig, load
+from exporter.web_config import load
 from tests.harness.certificates import authority, certificate
 from tests.harness.programs import program
 from tests.harness.prometheus import PrometheusServer
-from tests.test_web_config import served
+from tests.test_web_config import live, served
 
 PASSWORD = "a pass:wörd"
 HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
@@ -60,7 +60,7 @@ async def test_the_example_of_the_documentation_is_served(folder: Path, tmp_path
     )
     now = 0.0
     clock = Clock(monotonic=lambda: now)
-    async with served(LiveWebConfig(path), clock) as address:
+    async with served(live(path), clock) as address:
         context = ssl.create_default_context(cafile=folder / "ca.pem")
         async with httpx.AsyncClient(verify=context, base_url=f"https://{address}", trust_env=False) as client:
 
@@ -199,7 +199,7 @@ async def test_prometheus_lets_the_same_users_in(tmp_path: Path) -> None:
 
     with PrometheusServer(tmp_path / "prometheus", web_config=path) as prometheus:
         theirs = await ask(prometheus.url.removeprefix("http://"))
-    async with served(LiveWebConfig(path)) as address:
+    async with served(live(path)) as address:
         ours = await ask(address)
     assert ours == theirs
     assert [status for status, *_ in ours] == [200] * len(RIGHT) + [401] * len(WRONG)
@@ -261,7 +261,7 @@ async def test_prometheus_accepts_the_same_clients(folder: Path, tmp_path: Path)
     contexts = {name: client_context(folder, **client) for name, client in CLIENTS.items()}
     path.write_text(json.dumps({"tls_server_config": tls()}))
     with PrometheusServer(tmp_path, web_config=path) as prometheus:
-        async with served(LiveWebConfig(path)) as ours:
+        async with served(live(path)) as ours:
             for name, settings in TLS.items():
                 path.write_text(json.dumps({"tls_server_config": tls(**settings)}))
                 theirs = prometheus.url.removeprefix("http://")

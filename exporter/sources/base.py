@@ -120,6 +120,11 @@ class SourceConfig(Settings):
         """
         return self if shard.owns(self.name) else None
 
+    @property
+    def upstream(self) -> tuple[object, ...]:
+        """What tells whose data it is: while it is equal, a snapshot taken with other settings is not another's."""
+        return self.system_name, self.url
+
     def build(self, count_request: CountRequest) -> Source:
         """The source that this configures."""
         raise NotImplementedError

@@ -29,6 +29,11 @@ class CloroConfig(SourceConfig):
         """`cloro`."""
         return self.system
 
+    @property
+    def upstream(self) -> tuple[object, ...]:
+        """The key too: it stands for an organization."""
+        return *super().upstream, self.authorization
+
     def build(self, count_request: CountRequest) -> Source:
         """The source that this configures."""
         return CloroSource(self, count_request)

@@ -21,6 +21,7 @@ class Exporter:
 
     url: str
     process: Process
+    auth: tuple[str, str] | None = None
 
     @property
     def address(self) -> str:
@@ -29,7 +30,7 @@ class Exporter:
 
     def get(self, path: str = "/metrics", **headers: str) -> httpx.Response:
         """The answer to one request, whatever its status."""
-        return httpx.get(f"{self.url}{path}", headers=headers, trust_env=False, timeout=10)
+        return httpx.get(f"{self.url}{path}", headers=headers, auth=self.auth, trust_env=False, timeout=10)
 
     def series(self, prefix: str = "concurrency_") -> Series:
         """The series on `/metrics` whose names begin with `prefix`."""
@@ -38,9 +39,16 @@ class Exporter:
 
 @contextmanager
 def exporter(
-    directory: Path, *flags: str | Path, env: Mapping[str, str] | None = None, ready: bool = True
+    directory: Path,
+    *flags: str | Path,
+    env: Mapping[str, str] | None = None,
+    ready: bool = True,
+    auth: tuple[str, str] | None = None,
 ) -> Iterator[Exporter]:
-    """Run the command with these flags on a free port, from when it serves (and is `ready`) until the context ends."""
+    """Run the command with these flags on a free port, from when it serves (and is `ready`) until the context ends.
+
+    Where it wants a name and a password, `auth` has them, and it counts as ready when it wants them.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -53,8 +61,8 @@ def exporter(
     )
     with running(command, log=directory / "exporter.log", env=env) as process:
         path = "/-/ready" if ready else "/-/healthy"
-        process.wait_until(answers(url + path), what=f"the exporter answers {path}")
-        yield Exporter(url, process)
+        process.wait_until(answers(url + path, status=401 if auth else 200), what=f"the exporter answers {path}")
+        yield Exporter(url, process, auth)
 
 
 def series(text: str, prefix: str = "concurrency_") -> Series:
