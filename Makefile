@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PREFECTS := .cache/prefect/installed .cache/prefect-3.6.22/installed .cache/prefect-3.6.23/installed
 PROGRAMS := $(CURDIR)/.cache/programs
 BROWSER := tests/browser/node_modules/installed
+BASE_IMAGE := .cache/image/installed
 PORT := 10099
 # Most tests wait for servers: two at a time are done in two thirds of the time. A file's tests share what it has started.
 PYTEST := $(BIN)/pytest --numprocesses=2 --dist=loadfile
@@ -22,7 +23,7 @@ run: $(VENV)/installed  ## start the exporter: of PREFECT_API_URL and CLORO_API_
 	@echo "Status: http://localhost:$(PORT)/   Metrics: http://localhost:$(PORT)/metrics   End it with Ctrl-C."
 	@exec $(BIN)/concurrency-exporter --web.listen-address=:$(PORT) $(if $(PREFECT_API_URL)$(CLORO_API_KEY),,--demo)
 
-test: $(VENV)/installed-tests $(PREFECTS) programs $(BROWSER)  ## install what the tests need, and run everything
+test: $(VENV)/installed-tests $(PREFECTS) programs $(BROWSER) $(BASE_IMAGE)  ## install what the tests need, and run everything
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -42,6 +43,9 @@ mutants: $(VENV)/installed-tests programs  ## put faults into the alerts, and li
 
 dashboards: $(VENV)/installed-tests  ## write the JSON of the dashboards from the code
 	$(BIN)/python -m dashboards.build
+
+locks: $(VENV)/installed-tests  ## pin what the image is made of; delete a lock before, to have the newest
+	$(BIN)/python -m tests.harness.locks
 
 docs: $(VENV)/installed-tests  ## write the references of flags, settings, routes, metrics and alerts from the code
 	$(BIN)/python docs/generate.py
@@ -73,6 +77,10 @@ $(VENV)/installed-tests: pyproject.toml | $(VENV)/bin/python
 $(BROWSER): tests/browser/package-lock.json
 	@if command -v npm >/dev/null; then cd tests/browser && npm ci --no-audit --no-fund --legacy-peer-deps --ignore-scripts && touch node_modules/installed; \
 	 else echo "not installed, and no npm to get them with: the packages of tests/browser"; fi
+
+# What the Dockerfile starts from; without root or buildah the tests of the image are skipped, or fail with CI=true.
+$(BASE_IMAGE): tests/base-image Dockerfile | programs
+	@tests/base-image $(@D)
 
 .PHONY: programs
 programs:
