@@ -277,12 +277,17 @@ def _limit_samples(limit: Limit, source: tuple[str, str]) -> Iterator[Sample]:
     yield LIMIT_INFO.sample(1, *labels, limit.id)
 
 
+QueueKey = tuple[str, str]
+"""Pool and name of a queue."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Thing:
     """The samples of one pool, queue or limit; one with a lower rank is left out later."""
 
     rank: int
     samples: list[Sample]
+    queue: QueueKey | None = None
 
     @property
     def series(self) -> int:
@@ -294,24 +299,24 @@ def _things(snapshot: Snapshot, source: tuple[str, str]) -> Iterator[_Thing]:
     for pool in sorted(snapshot.pools, key=lambda pool: pool.name):
         yield _Thing(0, list(_pool_samples(pool, source)))
     for queue in sorted(snapshot.queues, key=lambda queue: (queue.pool, queue.name)):
-        yield _Thing(1 if _is_busy(queue) else 2, list(_queue_samples(queue, source)))
+        yield _Thing(_rank(queue), list(_queue_samples(queue, source)), (queue.pool, queue.name))
     for limit in sorted(snapshot.limits, key=lambda limit: (limit.kind, limit.name)):
         yield _Thing(0, list(_limit_samples(limit, source)))
 
 
-def _is_busy(queue: Queue) -> bool:
-    """Whether work waits in the queue, or all of its slots are taken."""
-    if queue.active_slots is not None and queue.slot_limit is not None and queue.active_slots >= queue.slot_limit:
-        return True
-    return any(queue.queued.values())
+def _rank(queue: Queue) -> int:
+    """Queues in which work waits, or without a free slot, matter most; of the others those that hold slots."""
+    full = queue.active_slots is not None and queue.slot_limit is not None and queue.active_slots >= queue.slot_limit
+    if full or any(queue.queued.values()):
+        return 1
+    return 2 if queue.active_slots or queue.processing else 3
 
 
-def _within(things: Sequence[_Thing], max_series: int) -> list[_Thing]:
-    """What is kept under the cap: in the order of rank, until the next would pass it."""
-    ranked = sorted(things, key=lambda thing: thing.rank)
-    totals = accumulate(thing.series for thing in ranked)
-    kept = {id(thing) for thing, total in zip(ranked, totals, strict=True) if total <= max_series}
-    return [thing for thing in things if id(thing) in kept]
+def _ranked(things: Iterable[_Thing], precedence: Sequence[QueueKey]) -> list[_Thing]:
+    """The things in the order in which a cap keeps them: by rank, then as they were, then as they come."""
+    places = {queue: place for place, queue in enumerate(precedence)}
+    last = len(places)
+    return sorted(things, key=lambda thing: (thing.rank, places.get(thing.queue, last) if thing.queue else 0))
 
 
 class Format(Enum):
@@ -351,16 +356,27 @@ class Rendered:
     text: dict[Format, dict[bytes, bytes]]
     series: int
     series_dropped: int
+    precedence: tuple[QueueKey, ...]
+    """All queues, those first that would be left out last: what the next snapshot of the source is rendered with."""
 
 
-def render(snapshot: Snapshot, *, source: str, system: str, max_series: int) -> Rendered:
+def render(
+    snapshot: Snapshot, *, source: str, system: str, max_series: int, precedence: Sequence[QueueKey] = ()
+) -> Rendered:
     """Turn a snapshot into text. Over `max_series` whole queues are left out, those with free slots and no work first.
+
+    `precedence` is that of the snapshot before. By it the queues that never had work are left out before those that
+    had: of a queue that is there only while it is full, every average over time would say that it always is.
 
     Raises `DuplicateSeriesError` where the snapshot has one series twice. For a large snapshot this takes tenths
     of a second: call it off the event loop.
     """
     things = list(_things(snapshot, (source, system)))
-    kept = _within(things, max_series)
+    ranked = _ranked(things, precedence)
+    # Nothing goes past the cap by being small: else a queue would come and go with the sizes of those before it.
+    totals = accumulate(thing.series for thing in ranked)
+    left_out = {id(thing) for thing, total in zip(ranked, totals, strict=True) if total > max_series}
+    kept = [thing for thing in things if id(thing) not in left_out]
     samples: dict[Family, dict[tuple[str, ...], Sample]] = {family: {} for family in OBSERVED}
     for sample in chain.from_iterable(thing.samples for thing in kept):
         of_family = samples[sample.family]
@@ -375,7 +391,8 @@ def render(snapshot: Snapshot, *, source: str, system: str, max_series: int) -> 
             for format_ in Format:
                 text[format_].update(_under_headers(family, lines, format_))
     series = sum(thing.series for thing in kept)
-    return Rendered(text, series, sum(thing.series for thing in things) - series)
+    dropped = sum(thing.series for thing in things) - series
+    return Rendered(text, series, dropped, tuple(thing.queue for thing in ranked if thing.queue))
 
 
 def _under_headers(family: Family, lines: Sequence[Sequence[str]], format_: Format) -> Iterator[tuple[bytes, bytes]]:

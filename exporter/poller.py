@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from exporter.clock import Clock
-from exporter.exposition import render
+from exporter.exposition import QueueKey, render
 from exporter.schedule import Schedule
 from exporter.shard import WHOLE, Shard
 from exporter.sources.base import Source, SourceConfig, SourceError, StatusError
@@ -37,6 +37,8 @@ class _Polled:
     trouble: object = None
     """What was last logged as wrong: the same trouble is logged once, not at every poll."""
     unsupported: tuple[str, ...] = ()
+    precedence: tuple[QueueKey, ...] = ()
+    """Which queues a cap on the series keeps first, as of the snapshot before."""
     skipped: bool = False
     """Whether the poll that runs has made another one be skipped."""
 
@@ -120,8 +122,14 @@ class Poller:
             async with asyncio.timeout(config.timeout) as deadline:
                 snapshot = await polled.source.poll()
                 rendered = await in_thread(
-                    render, snapshot, source=name, system=config.system_name, max_series=config.max_series
+                    render,
+                    snapshot,
+                    source=name,
+                    system=config.system_name,
+                    max_series=config.max_series,
+                    precedence=polled.precedence,
                 )
+                polled.precedence = rendered.precedence
         except StatusError as error:
             failure, retry_after, rate_limit = Failure(error.reason, str(error)), error.retry_after, error.rate_limit
         except SourceError as error:

@@ -303,8 +303,11 @@ def test_a_cap_lets_nothing_small_past() -> None:
         (queue("z", queued={}, active_slots=5), queue("a", queued={})),
         (queue("z", queued={}, active_slots=6), queue("a", queued={}, slot_limit=None)),
         (queue("z", queued={}, active_slots=0, slot_limit=0), queue("a", queued={}, active_slots=None)),
+        (queue("z", active_slots=0, processing=0), queue("a", queued={})),
+        (queue("z", queued={}), queue("a", queued={}, active_slots=0, processing=0)),
+        (queue("z", queued={}, active_slots=None), queue("a", queued={}, active_slots=None, processing=None)),
     ],
-    ids=["waiting", "saturated", "over the limit", "limit of 0"],
+    ids=["waiting", "saturated", "over the limit", "limit of 0", "waiting, not held", "held", "processing"],
 )
 def test_a_cap_leaves_out_queues_without_work_first(busy: Queue, idle: Queue) -> None:
     limit = Limit("name", "global", "id", active_slots=1, slot_limit=2, slot_decay=0, active=True)
@@ -316,6 +319,34 @@ def test_a_cap_leaves_out_queues_without_work_first(busy: Queue, idle: Queue) ->
     assert 'queue="a"' not in text
     assert 'limit="name"' in text
     assert kept.series + kept.series_dropped == series
+
+
+def test_what_a_cap_keeps_once_it_keeps_while_there_is_room() -> None:
+    """A queue that were there only while it is full would always be full, by every average over time."""
+    idle: dict[str, Any] = {"queued": {}, "active_slots": 0, "processing": 0}
+    names = "abcdefgh"
+    precedence: tuple[tuple[str, str], ...] = ()
+
+    def kept_with(*busy: str, of: str = names) -> str:
+        nonlocal precedence
+        snapshot = Snapshot(queues=tuple(queue(name, **{} if name in busy else idle) for name in of))
+        # Room for four, with work or without.
+        full = render(snapshot, source="s", system="prefect", max_series=4 * QUEUE_SERIES, precedence=precedence)
+        precedence = full.precedence
+        return "".join(sorted(re.findall(r'usage_known\{.*queue="(.)"', text_of([full], Format.CLASSIC))))
+
+    assert kept_with() == "abcd"
+    assert kept_with("h") == "abch"
+    assert kept_with() == "abch"
+    assert kept_with("g") == "abgh"
+    assert kept_with("h") == "abgh"
+    assert kept_with("e", "f") == "efgh"
+    assert kept_with("a", "b", "c", "d") == "abcd"
+    # What had work last is in front; what never had, or is new, comes last and by its name.
+    assert kept_with("h") == "abch"
+    assert kept_with(of="cdefghi") == "cdeh"
+    assert kept_with(of="ghi") == "ghi"
+    assert kept_with() == "abgh"
 
 
 @both_formats

@@ -11,8 +11,10 @@ import pytest
 
 from tests.conftest import StartPrefect, StartPrometheus
 from tests.harness.exporter import Exporter, exporter
-from tests.harness.prefect import PrefectServer
+from tests.harness.prefect import PrefectApi, PrefectServer
 from tests.harness.prometheus import promtool_check_metrics
+from tests.harness.promql import ALERTS
+from tests.harness.rules import FILES
 
 CLASSIC = "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 """What Prometheus 3 sends where `scrape_protocols` begins with PrometheusText1.0.0."""
@@ -130,6 +132,62 @@ def test_series_go_stale_after_a_source_has_died(
             prometheus.query('time() - concurrency_exporter_last_success_timestamp_seconds{source="mortal"}')[0][1] > 4
         )
         assert prometheus.log_problems() == []
+
+
+def test_a_source_has_no_more_series_than_it_may_and_says_so(
+    start_prefect: StartPrefect, start_prometheus: StartPrometheus, tmp_path: Path
+) -> None:
+    server = start_prefect()
+    config = tmp_path / "config.yml"
+    source = f"system: prefect, name: many, url: '{server.api_url}', interval: 1s, timeout: 20s, stale_after: 1m"
+    with closing(server.client()) as client:
+        api = PrefectApi(client)
+        api.create_pool("p")
+        for name in ("a", "b", "y", "z"):
+            api.create_queue("p", name)
+        config.write_text(f"sources: [{{{source}}}]\n")
+        with exporter(tmp_path, f"--config.file={config}") as running:
+            whole = {key for key in running.series() if _is_observed(key[0])}
+        config.write_text(f"sources: [{{{source}, max_series: {len(whole) - 1}}}]\n")
+        with exporter(tmp_path, f"--config.file={config}") as running:
+            prometheus = start_prometheus(
+                [running.address],
+                config={"rule_files": [str(ALERTS / name) for name in FILES]},
+            )
+
+            def queues(*expected: str) -> None:
+                """Wait for just these queues, each whole: as many series as without a cap, or more when tasks wait."""
+                of_each = {
+                    labels["queue"]: count
+                    for labels, count in prometheus.wait_for(
+                        'count by (queue) ({__name__=~"concurrency_queue_.+"})',
+                        lambda result: {labels["queue"] for labels, _ in result} == set(expected),
+                    )
+                }
+                for queue, count in of_each.items():
+                    assert count >= len([labels for _, labels in whole if ("queue", queue) in labels])
+
+            queues("a", "b", "default", "y")
+            (firing,) = prometheus.wait_for('ALERTS{alertname="ConcurrencySeriesDropped"}')
+            assert (firing[0]["source"], firing[0]["alertstate"]) == ("many", "pending")  # it waits for ten minutes
+            run = api.create_run(api.create_flow(), pool="p", queue="z", state={"type": "SCHEDULED"})
+            queues("a", "b", "default", "z")
+            api.set_state(run, {"type": "COMPLETED"})
+            prometheus.wait_for('sum(concurrency_queue_queued_tasks{queue="z"}) == 0')
+            queues("a", "b", "default", "z")
+
+            observed = '{__name__=~"concurrency_(queue|pool|limit)_.+"}'
+            assert prometheus.query(f"max_over_time((count({observed}))[1m:1s])")[0][1] < len(whole)
+            (there,), (dropped,) = (
+                prometheus.query(f"count({observed})"),
+                prometheus.query("concurrency_exporter_series_dropped"),
+            )
+            assert there[1] + dropped[1] == len(whole)
+            assert prometheus.log_problems() == []
+
+
+def _is_observed(name: str) -> bool:
+    return not name.startswith("concurrency_exporter_")
 
 
 def test_promtool_has_no_complaint(prefect_server: PrefectServer, tmp_path: Path) -> None:
