@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -111,21 +112,19 @@ def test_an_alert_says_what_a_person_needs(alert: Rule) -> None:
 
 @EVERY_ALERT
 def test_an_alert_is_tested_in_both_directions(alert: Rule) -> None:
-    checks = [
-        check
+    cases = [
+        [check.get("exp_alerts", ()) for check in case.get("alert_rule_test", ()) if check["alertname"] == alert.name]
         for path in UNIT_TEST_FILES
         for case in of_file(path)
-        for check in case.get("alert_rule_test", ())
-        if check["alertname"] == alert.name
     ]
-    firing = [fired for check in checks for fired in check.get("exp_alerts", ())]
-    assert firing
+    firing = [fired for case in cases for check in case for fired in check]
     for fired in firing:
         assert fired["exp_labels"]["severity"] == alert.labels["severity"]
         assert fired["exp_annotations"].keys() == alert.annotations.keys()
         assert not re.search(r"<error|no value|\{\{|%!", str(fired["exp_annotations"]))
     # `exp_alerts: []` would do as well, but a whole list of tests that is empty asserts nothing.
-    assert [check for check in checks if not check.get("exp_alerts")]
+    assert any(before and not after for case in cases for before, after in pairwise(case)), "it never ends"
+    assert any(case and not any(case) for case in cases), "nothing comes near it"
 
 
 def test_a_unit_test_asserts_something() -> None:
