@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ OF_TARGETS = ["cluster", "namespace", "job"]
 README = (ALERTS / "README.md").read_text(encoding="utf-8")
 
 
+@cache
 def of_file(path: Path) -> list[dict[str, Any]]:
     """The cases of one file of unit tests."""
     cases: list[dict[str, Any]] = load(path)["tests"]

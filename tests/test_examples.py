@@ -11,8 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -234,12 +234,16 @@ def scratch_of(document: Path, folder: Path, ports: dict[str, str]) -> Iterator[
             os.kill(int(pid.read_text()), signal.SIGTERM)
 
 
-@contextmanager
-def servers(document: Path, folder: Path, prefect_url: str) -> Iterator[dict[str, str]]:
+@asynccontextmanager
+async def servers(document: Path, folder: Path) -> AsyncIterator[dict[str, str]]:
     """The servers that the document speaks of, by the ports at which it has them: those that they are at here."""
-    ports = {"10099": str(free_port()), "4200": re.findall(r":(\d+)/", prefect_url)[0]}
-    with ExitStack() as stack:
-        if "localhost:9093" in document.read_text(encoding="utf-8"):
+    text = "".join(block.text for block in blocks(document))
+    ports = {"10099": str(free_port())}
+    async with AsyncExitStack() as stack:
+        if ":4200/" in text:
+            upstreams = await stack.enter_async_context(demo.serve())
+            (ports["4200"],) = re.findall(r":(\d+)/", upstreams.prefect_url)
+        if "localhost:9093" in text:
             address = stack.enter_context(alertmanager(folder / "alertmanager", ROOT / "alerts" / "alertmanager.yml"))
             ports["9093"] = address.rpartition(":")[2]
         yield ports
@@ -247,11 +251,8 @@ def servers(document: Path, folder: Path, prefect_url: str) -> Iterator[dict[str
 
 async def examples_work(document: Path, folder: Path) -> None:
     """Run or check every block of a document. An error has a note that tells of which block it is."""
-    async with demo.serve() as upstreams:
-        with (
-            servers(document, folder, upstreams.prefect_url) as ports,
-            scratch_of(document, folder, ports) as scratch,
-        ):
+    async with servers(document, folder) as ports:
+        with scratch_of(document, folder, ports) as scratch:
             for block in blocks(document):
                 try:
                     assert block.language in LANGUAGES, f"no language that LANGUAGES knows: {block.language!r}"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ def expressions(files: Path = ALERTS) -> Iterator[tuple[str, str]]:
                 yield rule.get("alert") or rule["record"], rule["expr"]
 
 
+@cache
 def declared() -> dict[str, frozenset[str]]:
     """The labels of every series that there can be, by name: of the exporter, of the rules, of Prometheus itself."""
     names: dict[str, frozenset[str]] = dict(_OF_PROMETHEUS)
