@@ -1,8 +1,11 @@
 """What is sent to prove who we are, and what keeps it from ever coming out again."""
 
 import base64
+import html
+import json
 import re
-from collections.abc import Mapping
+import urllib.parse
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -27,11 +30,20 @@ class Credentials:
 
     def quote(self, text: str) -> str:
         """Upstream's words, which may repeat ours: in one short line of printable characters, without the secrets."""
-        for secret in self.secrets:
-            text = text.replace(secret, "<secret>")
+        forms = {form for secret in self.secrets for form in _forms(secret)}
+        for form in sorted(forms, key=len, reverse=True):
+            text = re.sub(re.escape(form), "<secret>", text, flags=re.IGNORECASE)
         text = re.sub(r"\s+", " ", text)
         text = "".join(character for character in text if character.isprintable())
         return text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…"
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A secret as it is, and as it comes back in a URL, in a page, in JSON and from who decodes or encodes base64."""
+    yield secret
+    yield from (urllib.parse.quote(secret), urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret))
+    yield from (html.escape(secret), html.escape(secret, quote=False), json.dumps(secret)[1:-1])
+    yield base64.b64encode(secret.encode()).decode()
 
 
 def read_credentials(config: SourceConfig) -> Credentials:
