@@ -24,6 +24,9 @@ from exporter.sources.credentials import Credentials, read_credentials
 T = TypeVar("T")
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
+_MAX_VALUES: Final = 500_000
+"""Most values in the JSON of an answer, about: while they are checked, and where the contract is broken, one takes some
+hundred bytes. A page of Prefect's has less than a tenth of it."""
 _MAX_ERROR_BYTES: Final = 64 * 1024
 """What of an error's body is read: its status says more than the rest would."""
 _KEEPALIVE_SECONDS: Final = 4.0
@@ -127,6 +130,8 @@ class Client:
         rate_limit = _rate_limit(response.headers)
         if response.status_code != HTTPStatus.OK:
             raise _refused(what, response, self._detail(content), credentials, rate_limit)
+        if sum(content.count(before) for before in (b",", b"[", b"{")) > _MAX_VALUES:
+            raise SourceError("too_large", f"{what}: the answer has more than {_MAX_VALUES:,} values")
         try:
             return Answer(contract.validate_json(content), rate_limit, _date(response.headers.get("Date")))
         except ValidationError as error:
