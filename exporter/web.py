@@ -52,13 +52,14 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
         """
         source = _one_source(request, [state.name for state in store.states()])
         format_, content_type = negotiate(_list(request, "Accept"))
-        ready = body(format_, source)
+        # At one time: while the first is compressed, a poll may end.
+        ready, own = body(format_, source), telemetry.render(format_, source)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if not accepts_gzip(_list(request, "Accept-Encoding")):
-            return _Parts(ready.plain(telemetry.render(format_, source)), headers)
+            return _Parts(ready.plain(own), headers)
         if not ready.is_compressed:
             await in_thread(ready.compress)
-        return _Parts(ready.gzipped(telemetry.render(format_, source)), headers | {"Content-Encoding": "gzip"})
+        return _Parts(ready.gzipped(own), headers | {"Content-Encoding": "gzip"})
 
     async def service_discovery(request: Request) -> Response:
         """One target for each source, `/metrics?source=NAME`, for `http_sd_configs` of Prometheus."""
