@@ -14,10 +14,10 @@ PYTEST := $(BIN)/pytest --numprocesses=2 --dist=loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench mutants docs clean
+.PHONY: help run test check bench mutants reliability docs clean
 
 help:  ## list what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 13
 
 run: $(VENV)/installed  ## start the exporter: of PREFECT_API_URL and CLORO_API_KEY, else of a demo
 	@echo "Status: http://localhost:$(PORT)/   Metrics: http://localhost:$(PORT)/metrics   End it with Ctrl-C."
@@ -46,6 +46,9 @@ dashboards: $(VENV)/installed-tests  ## write the JSON of the dashboards from th
 
 locks: $(VENV)/installed-tests  ## pin what the image is made of; delete a lock before, to have the newest
 	$(BIN)/python -m tests.harness.locks
+
+reliability: $(VENV)/installed-tests $(PREFECTS) programs  ## put the exporter through all faults, and write what came of it to docs (minutes)
+	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/pytest tests/test_reliability.py --update-reliability
 
 docs: $(VENV)/installed-tests  ## write the references of flags, settings, routes, metrics and alerts from the code
 	$(BIN)/python docs/generate.py

@@ -20,6 +20,7 @@ StartPrometheus = Callable[..., PrometheusServer]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden files anew")
+    parser.addoption("--update-reliability", action="store_true", help="write the table of docs/reliability.md anew")
 
 
 @pytest.fixture

@@ -23,6 +23,16 @@ def certificate(folder: Path, name: str, names: str = "IP:127.0.0.1", *, by: str
     return folder / f"{name}.pem", folder / f"{name}.key"
 
 
+def expired(folder: Path, name: str, names: str = "IP:127.0.0.1", *, by: str = "ca") -> tuple[Path, Path]:
+    """The same, but it has expired a day ago."""
+    request, extensions = folder / f"{name}.csr", folder / f"{name}.ext"
+    extensions.write_text(f"subjectAltName={names}\n")
+    _openssl("req", "-new", *_KEY, "-subj", f"/CN={name}", "-keyout", str(folder / f"{name}.key"), "-out", str(request))
+    signed_by = ["-CA", str(folder / f"{by}.pem"), "-CAkey", str(folder / f"{by}.key"), "-extfile", str(extensions)]
+    _openssl("x509", "-req", "-in", str(request), "-days", "-1", *signed_by, "-out", str(folder / f"{name}.pem"))
+    return folder / f"{name}.pem", folder / f"{name}.key"
+
+
 def _files(folder: Path, name: str) -> list[str]:
     return ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")]
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -36,14 +37,79 @@ class Hangup(Exception):  # noqa: N818  not an error: an order
         self.first = first
 
 
-@dataclass
-class Upstream:
-    """A running fake: its address, the requests that it got, and what it does with the next one."""
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""What is done with a connection instead of speaking HTTP; it is closed afterwards."""
 
-    url: str
-    answer: Answer
-    requests: list[Request] = field(default_factory=list)
-    connections: int = 0
+
+class Upstream:
+    """A running fake: its address, the requests that it got, and what it does with the next one.
+
+    Where `talk` is set, it has the new connections, and `answer` is not asked.
+    """
+
+    def __init__(self, answer: Answer, tls: ssl.SSLContext | None = None) -> None:
+        self.answer = answer
+        self.talk: Talk | None = None
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.port = 0
+        self.tls = tls
+        self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    @property
+    def url(self) -> str:
+        """Where it serves, without a path."""
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def listens(self) -> bool:
+        """Whether it accepts connections."""
+        return self._server is not None
+
+    async def listen(self, port: int = 0) -> None:
+        """Serve on `port` of loopback, a free one if 0, keeping connections alive."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port, ssl=self.tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Refuse connections, and end those that there are."""
+        if self._server:
+            self._server.close()
+            await self.cut()
+            await self._server.wait_closed()
+            self._server = None
+
+    async def cut(self) -> None:
+        """End the connections that there are, in the middle of whatever they do."""
+        for task, writer in self._open.items():
+            writer.transport.abort()
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.get_running_loop().create_task(self._connection(reader, writer))
+        self._open[task] = writer
+        task.add_done_callback(self._open.pop)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
+            await (self.talk or self._http)(reader, writer)
+        writer.close()
+
+    async def _http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            request = await _read(reader)
+            self.requests.append(request)
+            try:
+                reply = self.answer(request)
+                writer.write(reply if isinstance(reply, bytes) else await reply)
+            except Hangup as hangup:
+                writer.write(hangup.first)
+                await writer.drain()
+                break
+            await writer.drain()
 
 
 def answer(
@@ -64,41 +130,14 @@ async def never(_: Request) -> bytes:
 
 
 @asynccontextmanager
-async def serve(what: Answer, *, port: int = 0) -> AsyncIterator[Upstream]:
-    """Serve on `port` of loopback (a free one, unless given), keeping connections alive, until the context ends."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream.connections += 1
-        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            while True:
-                request = await _read(reader)
-                upstream.requests.append(request)
-                try:
-                    reply = upstream.answer(request)
-                    writer.write(reply if isinstance(reply, bytes) else await reply)
-                except Hangup as hangup:
-                    writer.write(hangup.first)
-                    await writer.drain()
-                    break
-                await writer.drain()
-        writer.close()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(connection(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", port)
-    upstream = Upstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", what)
+async def serve(what: Answer, *, port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
+    """Serve on `port` of loopback (a free one, unless given) until the context ends."""
+    upstream = Upstream(what, tls)
+    await upstream.listen(port)
     try:
         yield upstream
     finally:
-        server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
+        await upstream.close()
 
 
 async def _read(reader: asyncio.StreamReader) -> Request:
