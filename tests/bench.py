@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,9 @@ from exporter.clock import Clock
 from exporter.exposition import Body, Format
 from exporter.poller import Poller
 from exporter.server import Server, listen
+from exporter.shard import WHOLE, Shard
 from exporter.sources.prefect import PrefectConfig
+from exporter.sources.prefect.slots import HOLDING_STATES
 from exporter.store import Store
 from exporter.telemetry import Telemetry
 from tests.harness.exporter import exporter
@@ -139,12 +141,12 @@ def child(what: str, *arguments: object) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def polling(url: str, **more: object) -> AsyncIterator[tuple[Poller, Store, Telemetry]]:
-    """A poller of that upstream, without a schedule; `more` are settings of the source."""
+async def polling(url: str, shard: Shard = WHOLE, **more: object) -> AsyncIterator[tuple[Poller, Store, Telemetry]]:
+    """A poller of what `shard` reads of that upstream, without a schedule; `more` are settings of the source."""
     clock = Clock()
     store = Store(clock)
     telemetry = Telemetry(store, clock)
-    poller = Poller(store, telemetry, clock)
+    poller = Poller(store, telemetry, clock, shard)
     settings = {"name": NAME, "system": "prefect", "url": url, "interval": "10m", "concurrency": CONCURRENCY}
     await poller.configure([PrefectConfig.model_validate(settings | more)])
     try:
@@ -281,6 +283,46 @@ async def prefect() -> None:
             )
 
 
+async def shards() -> None:
+    """A real server that several exporters share: requests, seconds and series, of each and of all together."""
+    print("\nA real Prefect 3.8.8 with 510 queues that N exporters share, all polling at the same time")
+    print(
+        f"{'runs':>7} {'holders':>8} {'N':>3} {'requests of each':>17} {'of all':>7}"
+        f" {'seconds':>8} {'series of each':>15}"
+    )
+    for runs, mix in ((5_000, None), (30_000, {"Running": 1.0})):
+        plan = fleet(1, runs=runs) if mix is None else fleet(1, runs=runs, mix=mix)
+        with tempfile.TemporaryDirectory() as directory, PrefectServer(Path(directory) / "home") as server:
+            seed(server, plan)
+            holders = sum(run.state_type in HOLDING_STATES for run in plan.runs)
+            for total in (1, 2, 4):
+                async with AsyncExitStack() as stack:
+                    sharing = [
+                        await stack.enter_async_context(
+                            polling(server.api_url, Shard(index, total), timeout="2m", interval="2m")
+                        )
+                        for index in range(total)
+                    ]
+                    await asyncio.gather(*(poller.poll(NAME) for poller, _, _ in sharing))
+                    before = [telemetry.requests(NAME) for _, _, telemetry in sharing]
+                    begin = time.perf_counter()
+                    await asyncio.gather(*(poller.poll(NAME) for poller, _, _ in sharing))
+                    seconds = time.perf_counter() - begin
+                    states = [store.states()[0] for _, store, _ in sharing]
+                    assert {state.outcome for state in states} == {"success"}, states
+                    each = [t.requests(NAME) - first for (_, _, t), first in zip(sharing, before, strict=True)]
+                    series = [state.published.rendered.series for state in states if state.published]
+                    print(
+                        f"{runs:>7} {holders:>8} {total:>3} {_range(each):>17} {sum(each):>7} {seconds:>8.2f}"
+                        f" {_range(series):>15}",
+                        flush=True,
+                    )
+
+
+def _range(numbers: list[int]) -> str:
+    return f"{min(numbers)}" if min(numbers) == max(numbers) else f"{min(numbers)}-{max(numbers)}"
+
+
 async def several(run: Callable[[], Awaitable[None]], times: int) -> None:
     """Run it one time after the other."""
     for _ in range(times):
@@ -339,6 +381,7 @@ def main() -> None:
         "polls": polls,
         "memory": memory,
         "prefect": prefect,
+        "shards": shards,
     }
     for name, measure in measurements.items():
         if flags.what in {name, "all"}:

@@ -1,20 +1,42 @@
 """Several exporters, and several Prometheus servers: what docs/scaling.md says, on real servers."""
 
 import json
+import re
+import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
+import httpx
 import pytest
+from ruamel.yaml import YAML
 
 from tests.conftest import StartPrometheus
+from tests.harness.alertmanager import alertmanager
+from tests.harness.cloro import KEY, Cloro
+from tests.harness.documents import blocks
 from tests.harness.exporter import Exporter, exporter
 from tests.harness.prefect import PrefectServer
+from tests.harness.programs import ROOT
 from tests.harness.prometheus import PrometheusServer, Vector
 from tests.harness.promql import ALERTS
-from tests.test_alerts_end_to_end import in_seconds, wait_until
+from tests.test_alerts_end_to_end import (
+    FREE,
+    SATURATED,
+    Webhook,
+    alertmanager_config,
+    in_seconds,
+    serving,
+    wait_until,
+)
 from tests.test_dashboards import PANELS, Variables, run
+
+Key = tuple[str, frozenset[tuple[str, str]]]
+"""Name and labels of a series."""
 
 pytestmark = pytest.mark.servers
 
@@ -116,3 +138,150 @@ def test_three_shards_are_watched_as_one_exporter_is(
         names_now = {dict(key)["alertname"] for key in by_job(server.query(firing))["shards"]}
         assert names_now - names == {"ConcurrencyShardMissing"}
         assert server.log_problems() == []
+
+
+# --- The configurations of docs/scaling.md, with the addresses that there are here.
+
+DOCUMENT = ROOT / "docs" / "scaling.md"
+
+
+def documented(file: str, addresses: dict[str, str]) -> dict[str, Any]:
+    """The configuration of Prometheus of this name in the document, with other addresses, and without its waits."""
+    (text,) = [block.text for block in blocks(DOCUMENT) if block.file == file]
+    for old, new in addresses.items():
+        assert old in text
+        text = text.replace(old, new)
+    config: dict[str, Any] = YAML(typ="safe").load(re.sub(r"(refresh_interval): \S+", r"\1: 1s", text))
+    return config
+
+
+def source(name: str, url: str, system: str = "cloro") -> dict[str, object]:
+    whole: dict[str, object] = {"name": name, "system": system, "url": url}
+    credentials: dict[str, object] = {"authorization": {"credentials": KEY}} if system == "cloro" else {}
+    return whole | {"interval": "1s", "timeout": "10s", "stale_after": "12s"} | credentials
+
+
+def names(server: PrometheusServer, expression: str) -> Counter[Key]:
+    """How often there is each series, apart from the labels of its target."""
+    return Counter(
+        (labels.pop("__name__"), frozenset(labels.items() - {(one, labels.get(one)) for one in ("job", "instance")}))
+        for labels, _ in server.query(expression)
+    )
+
+
+def test_each_source_is_a_target(start_prometheus: StartPrometheus, tmp_path: Path) -> None:
+    odd = 'odd "name" & /?=#ü'
+    with serving(Cloro()) as upstream:
+        config = tmp_path / "config.yml"
+        dead = source("dead", "http://127.0.0.1:9/api", "prefect")
+        sources = [source("production", upstream.url), source(odd, upstream.url), dead]
+        config.write_text(json.dumps({"sources": sources}))
+        with exporter(tmp_path, f"--config.file={config}") as running:
+            files = ("targets.yml", "prefect-only.yml", "by-hand.yml")
+            jobs = [documented(file, {"localhost:10099": running.address})["scrape_configs"] for file in files]
+            server = start_prometheus(config={"scrape_configs": [job for of_file in jobs for job in of_file]})
+            server.wait_for("up == 1", lambda found: len(found) == 6)
+            server.wait_for("concurrency_exporter_source_up == 1", lambda found: len(found) == 3)
+            targets = {
+                (target["labels"]["job"], target["labels"]["instance"]): target["scrapeUrl"]
+                for target in server.targets()
+            }
+            assert targets == {
+                ("concurrency-sources", f"{running.address}/production"): f"{running.url}/metrics?source=production",
+                ("concurrency-sources", f"{running.address}/{odd}"): f"{running.url}/metrics?source={quote_plus(odd)}",
+                ("concurrency-sources", f"{running.address}/dead"): f"{running.url}/metrics?source=dead",
+                ("concurrency-exporter", running.address): f"{running.url}/metrics?source=",
+                ("prefect", f"{running.address}/dead"): f"{running.url}/metrics?source=dead",
+                ("production", running.address): f"{running.url}/metrics?source=production",
+            }
+            # Together the targets of targets.yml have each series once, and of each come those of its source.
+            of_both = '{__name__=~"concurrency_.+", job=~"concurrency-.+"}'
+            published = {(name, frozenset(label for label in labels if label[1])) for name, labels in running.series()}
+            assert names(server, of_both) == Counter(published)
+            assert server.query("process_resident_memory_bytes")[0][0]["instance"] == running.address
+            for labels, _ in server.query(of_both):
+                name = labels.get("source")
+                assert labels["instance"] == (f"{running.address}/{name}" if name else running.address)
+
+            config.write_text(json.dumps({"sources": sources[1:]}))
+            running.process.send_signal(signal.SIGHUP)
+            server.wait_for('absent(up{job="concurrency-sources", instance=~".+/production"})')
+            server.wait_for('absent({source="production"})')
+            assert {labels["job"] for labels, up in server.query("up") if not up} == {"production"}
+            (by_hand,) = [target for target in server.targets() if target["labels"]["job"] == "production"]
+            assert "404 Not Found" in by_hand["lastError"]
+            assert len(server.query("up == 1")) == 4
+            assert server.log_problems() == []
+
+
+def notified(prometheus: str) -> bool:
+    """Whether a Prometheus has sent an alert."""
+    text = httpx.get(f"{prometheus}/metrics", trust_env=False).text
+    return bool(re.search(r"^prometheus_notifications_sent_total\{.*\} [1-9]", text, re.MULTILINE))
+
+
+def is_page(alert: dict[str, Any]) -> bool:
+    return bool(alert["receiver"] == "/page")
+
+
+def test_a_pair_of_everything_sends_one_page_and_outlives_its_half(tmp_path: Path) -> None:
+    full, webhook = Cloro(status=FREE), Webhook()
+    config = tmp_path / "config.yml"
+    with ExitStack() as stack:
+        full_url = stack.enter_context(serving(full)).url
+        receiver = stack.enter_context(serving(webhook)).url
+        config.write_text(json.dumps({"sources": [source("full", full_url)]}))
+        running = stack.enter_context(exporters(tmp_path, config, [], []))
+        manager = stack.enter_context(alertmanager(tmp_path, alertmanager_config(tmp_path, receiver)))
+        addresses = {
+            "exporter-a:10099": running[0].address,
+            "exporter-b:10099": running[1].address,
+            "localhost:9093": manager,
+        }
+        pair = []
+        for replica in ("a", "b"):
+            of_document = documented("prometheus.yml", addresses)
+            of_document["global"] = {
+                "scrape_interval": "1s",
+                "scrape_timeout": "1s",
+                "evaluation_interval": "1s",
+                "external_labels": {"replica": replica},
+            }
+            of_document["rule_files"] = rule_files(tmp_path)
+            server = PrometheusServer(tmp_path / f"prometheus-{replica}", config=of_document)
+            pair.append(stack.enter_context(server))
+        federation = {
+            "prometheus-a:9090": pair[0].url.removeprefix("http://"),
+            "prometheus-b:9090": pair[1].url.removeprefix("http://"),
+        }
+        central = stack.enter_context(
+            PrometheusServer(tmp_path / "central", config=documented("federation.yml", federation))
+        )
+
+        for server in pair:
+            server.wait_for("concurrency_exporter_source_up == 1", lambda found: len(found) == 2)
+        full.status = SATURATED
+        firing = 'ALERTS{alertname="ConcurrencySlotsSaturated", alertstate="firing"}'
+        for server in pair:
+            assert len(server.wait_for(firing)) == 1
+        page = webhook.wait_for("ConcurrencySlotsSaturated", "firing", "full")
+        assert "replica" not in page["labels"]
+        for server in pair:
+            wait_until(partial(notified, server.url), "each server has told Alertmanager")
+
+        # Of the pair, one server sees what both record, and whose it is.
+        utilization = "concurrency:slot_utilization:ratio"
+        federated = central.wait_for(utilization, lambda found: len(found) == 2)
+        assert {labels["replica"] for labels, _ in federated} == {"a", "b"}
+        assert {labels["job"] for labels, _ in federated} == {"concurrency-exporter"}
+        assert central.query(f"max without (replica) ({utilization})")[0][1] == 1
+
+        # Half of it dies: nobody is told of anything, least of all that all is well.
+        running[0].process.stop()
+        pair[0].stop()
+        # Longer than any window, `for` or wait of the rules as they are here.
+        pair[1].wait_for("count_over_time((up == 0)[30s:1s]) > 8")
+        assert len(pair[1].query(firing)) == 1
+        assert [(alert["labels"]["alertname"], alert["status"]) for alert in webhook.alerts if is_page(alert)] == [
+            ("ConcurrencySlotsSaturated", "firing")
+        ]
