@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import platform
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -140,7 +141,10 @@ class TlsServerConfig(BlankIsAbsent):
         if not self.prefer_server_cipher_suites:
             context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
         for curve in self.curve_preferences:
-            context.set_ecdh_curve(_CURVES[curve])
+            try:
+                context.set_ecdh_curve(_CURVES[curve])
+            except (ssl.SSLError, ValueError):  # X25519, in older versions of Python
+                raise ValueError(f"curve_preferences: Python {platform.python_version()} can't use {curve}") from None
         key = self.key.get_secret_value() if self.key else None
         try:
             with _as_file(self.cert, self.cert_file) as certificate, _as_file(key, self.key_file) as private:

@@ -222,7 +222,7 @@ CLIENTS: dict[str, dict[str, Any]] = {
     "TLS 1.3": {},
     "TLS 1.2": {"maximum_version": ssl.TLSVersion.TLSv1_2},
     "another cipher": {"maximum_version": ssl.TLSVersion.TLSv1_2, "ciphers": "ECDHE-ECDSA-CHACHA20-POLY1305"},
-    "another curve": {"curve": "X25519"},
+    "another curve": {"curve": "prime256v1"},
     "a certificate": {"certificate": "client"},
     "a certificate, over TLS 1.2": {"certificate": "client", "maximum_version": ssl.TLSVersion.TLSv1_2},
     "a strange certificate": {"certificate": "stranger"},

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import platform
 import shutil
 import ssl
 import sys
@@ -259,6 +260,18 @@ def test_every_mistake_is_named(
     assert PASSWORD not in str(raised.value)
     assert HASH[:-1] not in str(raised.value)
     assert PEM not in str(raised.value)
+
+
+@pytest.mark.parametrize("curve", ["CurveP256", "CurveP384", "CurveP521", "X25519"])
+def test_a_curve_works_or_is_refused_by_name(file: Callable[..., Path], curve: str) -> None:
+    """Older versions of Python can't set each of them."""
+    path = file(tls_server_config=tls(curve_preferences=[curve]))
+    try:
+        load(path)
+        refused = ""
+    except ConfigError as error:
+        refused = str(error)
+    assert not refused or refused.endswith(f"curve_preferences: Python {platform.python_version()} can't use {curve}")
 
 
 def test_the_check_reads_both_files(file: Callable[..., Path]) -> None:

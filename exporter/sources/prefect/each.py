@@ -26,6 +26,10 @@ async def each(items: Sequence[T], read: Callable[[T], Awaitable[R]], concurrenc
         async with asyncio.TaskGroup() as group:
             for _ in range(min(concurrency, len(items))):
                 group.create_task(worker())
-    except* SourceError as errors:
-        raise errors.exceptions[0] from None
+    except ExceptionGroup as errors:
+        # Not `except*`: before Python 3.11.4 it puts what is raised in it into a group again.
+        failed, others = errors.split(SourceError)
+        if failed is None or others:
+            raise
+        raise failed.exceptions[0] from None
     return [results[index] for index in range(len(items))]
