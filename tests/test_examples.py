@@ -27,7 +27,7 @@ from tests.harness.alertmanager import alertmanager
 from tests.harness.certificates import authority
 from tests.harness.documents import Block, blocks
 from tests.harness.process import free_port
-from tests.harness.programs import ROOT, program
+from tests.harness.programs import ROOT, kubectl, program
 from tests.harness.promql import declared, undeclared
 from tests.harness.rules import FILES
 
@@ -49,7 +49,7 @@ PROGRAMS: Final = (
     "wc",
 )
 """What a block may run as it is, beside `promtool` and `amtool`."""
-NOT_RUN: Final = ("docker", "helm", "kubectl", "pip", "pipx", "systemctl")
+NOT_RUN: Final = ("docker", "git", "helm", "install", "kubectl", "pip", "pipx", "python3", "systemctl")
 """What can't be run here, or is by other tests; the files that it names have to exist."""
 
 
@@ -119,6 +119,10 @@ def alertmanager_file(block: Block, scratch: Scratch) -> None:
     check(program("amtool"), "check-config", scratch.write(block))
 
 
+def kustomization_file(block: Block, scratch: Scratch) -> None:
+    check(kubectl(), "kustomize", scratch.write(block).parent)
+
+
 KINDS_OF_YAML: Final[Mapping[str, Check]] = {
     "sources": source_file,
     "tls_server_config": web_file,
@@ -131,6 +135,7 @@ KINDS_OF_YAML: Final[Mapping[str, Check]] = {
     "record": rules_file,
     "alert": rules_file,
     "receivers": alertmanager_file,
+    "resources": kustomization_file,
 }
 
 

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = Path("/")
+DEPLOY = ROOT / "tests/deploy/node_modules"
 UNPACKED = Path(".cache", "programs")
 """Where `tests/install-programs` puts what is not installed."""
 
@@ -47,6 +48,16 @@ def postgres_program(name: str) -> Path:
         for candidate in sorted(folder.glob(f"usr/lib/postgresql/*/bin/{name}"), reverse=True):
             return candidate
     raise missing(f"{name} is not on PATH: apt install postgresql")
+
+
+def kubectl() -> Path:
+    """Path of `kubectl`, of the version that is pinned; skips the test when it is missing."""
+    pinned = DEPLOY / "kubectl" / "kubectl"
+    if pinned.exists():
+        return pinned
+    if found := shutil.which("kubectl"):
+        return Path(found)
+    raise missing("no kubectl: make test, with npm")
 
 
 def libraries() -> dict[str, str]:
