@@ -16,6 +16,8 @@ from tests.harness.programs import program
 
 Vector = list[tuple[dict[str, str], float]]
 """Labels and value of each series of an instant query; a scalar has no labels."""
+Matrix = list[tuple[dict[str, str], list[tuple[float, str]]]]
+"""Labels of each series of a range query, and its values as Prometheus writes them, each with its time."""
 
 
 class PrometheusServer:
@@ -57,7 +59,7 @@ class PrometheusServer:
             **(config or {}),
         }
         self._process: Process | None = None
-        self._client = httpx.Client(base_url=self.url, timeout=10, trust_env=False)
+        self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -110,10 +112,13 @@ class PrometheusServer:
     def query_range(self, expression: str, *, seconds: float, step: float) -> list[dict[str, str]]:
         """The labels of the series of a range query up to now; `ValueError` when Prometheus refuses it."""
         now = time.time()
-        times = {"start": str(now - seconds), "end": str(now), "step": str(step)}
-        return [
-            series["metric"] for series in self._get("/api/v1/query_range", {"query": expression, **times})["result"]
-        ]
+        return [labels for labels, _ in self.matrix(expression, now - seconds, now, step)]
+
+    def matrix(self, expression: str, start: float, end: float, step: float) -> Matrix:
+        """Result of a range query; `ValueError` when Prometheus refuses it."""
+        times = {"start": str(start), "end": str(end), "step": str(step)}
+        result = self._get("/api/v1/query_range", {"query": expression, **times})["result"]
+        return [(series["metric"], series["values"]) for series in result]
 
     def label_values(self, label: str, selector: str) -> list[str]:
         """The values that a label has among the series that the selector matches."""
@@ -149,7 +154,11 @@ class PrometheusServer:
         return [line for line in lines if re.search("level=(warn|error)", line) and "SIGTERM" not in line]
 
     def _get(self, path: str, parameters: Mapping[str, str]) -> Any:
-        answer = self._client.get(path, params=dict(parameters)).json()
+        answer = (
+            self._client.post(path, data=dict(parameters)).json()
+            if path.endswith(("query", "query_range"))
+            else self._client.get(path, params=dict(parameters)).json()
+        )
         if answer["status"] != "success":
             raise ValueError(f"{answer['errorType']}: {answer['error']}")
         return answer["data"]

@@ -1,0 +1,145 @@
+"""Days of history in a Prometheus: what the exporter, and the rules that are shipped, would have said.
+
+Snapshots go through the exporter's own store and exposition, with clocks that are set to each moment. The rules are
+evaluated by Prometheus itself, in the order of what they read; promtool writes both into its storage.
+"""
+
+import re
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import promql_parser
+
+from exporter.clock import Clock
+from exporter.exposition import Body, Format, render
+from exporter.model import Snapshot
+from exporter.store import Published, Store
+from exporter.telemetry import Telemetry
+from tests.harness.programs import program
+from tests.harness.prometheus import PrometheusServer
+from tests.harness.promql import ALERTS, selectors
+from tests.harness.rules import load
+
+STEP: Final = 300
+"""Seconds between two samples: Prometheus takes the last one for as long."""
+AHEAD: Final = 1800
+"""Seconds for which the history goes on after it was made, so that there is a newest sample while tests look at it."""
+TARGET: Final = 'instance="exporter:10099",job="concurrency-exporter"'
+
+Sources = Mapping[tuple[str, str], Snapshot]
+"""What a poll of each source found, by name and system of the source."""
+
+
+def history(folder: Path, at: Callable[[float, float], Sources], *, days: float) -> PrometheusServer:
+    """A Prometheus, to be entered, with the last `days`. `at` tells what was found so many seconds ago, and when."""
+    now = time.time() // STEP * STEP
+    moments = [now + seconds for seconds in range(int(-days * 86400), AHEAD + STEP, STEP)]
+    _store(folder, _scrapes(moments, lambda moment: at(now - moment, moment)))
+    for rules in _layers():
+        with PrometheusServer(folder) as server:
+            lines = [line for rule in rules for line in _evaluated(server, rule, moments)]
+        _store(folder, lines)
+    return PrometheusServer(folder)
+
+
+def _store(folder: Path, lines: Iterable[str]) -> None:
+    text = folder / "openmetrics.txt"
+    text.parent.mkdir(parents=True, exist_ok=True)
+    with text.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
+        file.write("# EOF\n")
+    # It reads the whole file once for each block, so there must not be one of every two hours.
+    command: list[str | Path] = [
+        program("promtool"),
+        "tsdb",
+        "create-blocks-from",
+        "--max-block-duration=162h",
+        "openmetrics",
+    ]
+    subprocess.run([*command, "--quiet", text, folder / "data"], check=True, capture_output=True, timeout=120)
+    text.unlink()
+
+
+def _scrapes(moments: Iterable[float], at: Callable[[float], Sources]) -> Iterator[str]:
+    """The lines of one scrape after a poll of each source, at each moment."""
+    moment = 0.0
+    clock = Clock(now=lambda: moment, monotonic=lambda: moment)
+    store = Store(clock)
+    telemetry = Telemetry(store, clock)
+    for moment in moments:
+        for (name, system), snapshot in at(moment).items():
+            if name not in {state.name for state in store.states()}:
+                store.add(name, system)
+                telemetry.add(name, system)
+                telemetry.config_read(success=True)
+            rendered = render(snapshot, source=name, system=system, max_series=100_000)
+            store.succeed(name, Published(snapshot, rendered, moment - 5, moment + STEP), 0.3)
+            telemetry.request_sent(
+                name, system, "/flow_runs/filter" if system == "prefect" else "/v1/async/status", "200"
+            )
+            telemetry.poll_ended(name, system, "success", 0.3, set())
+        live = [state.published.rendered for state in store.states() if state.published]
+        text = b"".join(Body(live, Format.OPENMETRICS).plain(telemetry.render(Format.OPENMETRICS))).decode()
+        samples = [line for line in text.splitlines() if not line.startswith("#")]
+        samples += ["up 1", "scrape_duration_seconds 0.008", f"scrape_samples_scraped {len(samples)}"]
+        yield from (_at(moment, line) for line in samples)
+
+
+def _at(moment: float, sample: str) -> str:
+    series, _, value = sample.rpartition(" ")
+    series = f"{series[:-1]},{TARGET}}}" if series.endswith("}") else f"{series}{{{TARGET}}}"
+    return f"{series} {value} {moment:.0f}\n"
+
+
+# --- What rules record, and the alerts that fire.
+
+
+def _layers() -> list[list[dict[str, Any]]]:
+    """All rules, those first that read nothing recorded, then those that read only these, and so on."""
+    depth: dict[str, int] = {}
+    layers: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for file in ("recording-rules.yml", "thresholds.yml", "alerting-rules.yml"):
+        for group in load(ALERTS / file)["groups"]:
+            for rule in group["rules"]:
+                name = rule.get("alert") or rule["record"]
+                read = [depth.get(selector.name, 0) for selector in selectors(promql_parser.parse(rule["expr"]))]
+                here = 1 + max(read, default=0)
+                depth[name] = max(here, depth.get(name, 0))
+                layers[here].append(rule)
+    return [rules for _, rules in sorted(layers.items())]
+
+
+def _evaluated(server: PrometheusServer, rule: dict[str, Any], moments: list[float]) -> Iterator[str]:
+    for found, values in server.matrix(rule["expr"], moments[0], moments[-1], STEP):
+        labels = {**found, **rule.get("labels", {})}
+        if "record" in rule:
+            yield from (_sample({**labels, "__name__": rule["record"]}, value, moment) for moment, value in values)
+        else:
+            active = [moment for moment, _ in values]
+            yield from _alerts({**labels, "alertname": rule["alert"]}, active, seconds=_seconds(rule.get("for", "0s")))
+
+
+def _alerts(labels: Mapping[str, str], moments: list[float], *, seconds: float) -> Iterator[str]:
+    """`ALERTS` and `ALERTS_FOR_STATE` of an alert that is active at these moments, and fires after so many seconds."""
+    since = last = -float(STEP)
+    for moment in moments:
+        since = since if moment - last <= STEP else moment
+        last = moment
+        state = "firing" if moment - since >= seconds else "pending"
+        yield _sample({**labels, "__name__": "ALERTS", "alertstate": state}, "1", moment)
+        yield _sample({**labels, "__name__": "ALERTS_FOR_STATE"}, f"{since:.0f}", moment)
+
+
+def _seconds(duration: str) -> float:
+    return sum(
+        int(number) * {"s": 1, "m": 60, "h": 3600}[unit] for number, unit in re.findall(r"(\d+)([smh])", duration)
+    )
+
+
+def _sample(labels: Mapping[str, str], value: str, moment: float) -> str:
+    rest = ",".join(f'{name}="{text}"' for name, text in labels.items() if name != "__name__")
+    return f"{labels['__name__']}{{{rest}}} {value} {moment:.0f}\n"
