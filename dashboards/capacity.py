@@ -6,10 +6,12 @@ from grafana_foundation_sdk.models.dashboard import VariableOption
 from dashboards.panels import (
     ACT,
     BAD,
+    CLOSED,
     GOOD,
+    NAMED,
     NEAR,
-    NEUTRAL,
     NO_RULES,
+    RECORDED,
     RECORDED_QUEUES,
     Column,
     Query,
@@ -25,28 +27,53 @@ from dashboards.panels import (
 
 CHOSEN = f'{RECORDED_QUEUES}, resource="queue"'
 BY = "source, pool, queue"
+NEEDED = 0.1
+"""The share of the time for which tasks wait, from which somebody should do something about it."""
+FORESEEN = 180
+"""Days for which a trend is believed."""
 
 
-def _over(function: str, metric: str) -> str:
-    return f"max by ({BY}) ({function}({metric}{{{CHOSEN}}}[$__range]))"
+def _over_time(function: str, expression: str) -> str:
+    """Over the time shown, at as many moments as a graph has points: a month of every sample is too much to read."""
+    return f"max by ({BY}) ({function}(({expression})[$__range:$__interval]))"
 
 
-def _quantile(quantile: float, metric: str) -> str:
-    return f"max by ({BY}) (quantile_over_time({quantile}, {metric}{{{CHOSEN}}}[$__range]))"
+def _quantile(quantile: float, expression: str) -> str:
+    return f"max by ({BY}) (quantile_over_time({quantile}, ({expression})[$__range:$__interval]))"
 
 
-LIMIT = f"max by ({BY}) (concurrency:slot_limit:max{{{CHOSEN}}})"
-P95 = _quantile(0.95, "concurrency:slot_utilization:ratio")
-AT_LIMIT = _over("avg_over_time", "concurrency:saturated:bool")
-FOR_SLOTS = _over("avg_over_time", "concurrency:saturated_waiting:bool")
-WAITS = f"(concurrency:waiting_tasks:sum{{{CHOSEN}}} > bool 0)"
-FOR_WORKERS = (
-    f"max by ({BY}) (avg_over_time(({WAITS} * (1 - concurrency:saturated:bool{{{CHOSEN}}}))[$__range:$__interval]))"
-)
-DEMAND = f"(concurrency:active_slots:max{{{CHOSEN}}} + concurrency:waiting_tasks:sum{{{CHOSEN}}})"
-FIVE = f" and on (source, pool, queue) {fullest(CHOSEN, 5)}"
-DAILY = f"sum by ({BY}) (avg_over_time(concurrency:active_slots:max{{{CHOSEN}}}[1d]))"
-REACHED = f"(time() + ({LIMIT} - {DAILY}) / (deriv(({DAILY})[$__range:1h]) > 1e-7)) * 1000"
+def _of_queues(metric: str) -> str:
+    return f"concurrency:{metric}{{{CHOSEN}}}"
+
+
+UTILIZATION = _of_queues("slot_utilization:ratio")
+TAKEN = _of_queues("active_slots:max")
+LIMIT = f"max by ({BY}) ({_of_queues('slot_limit:max')})"
+HEADROOM = f"clamp_min({LIMIT} - {_quantile(0.95, TAKEN)}, 0)"
+P95 = _quantile(0.95, UTILIZATION)
+AT_LIMIT = _over_time("avg_over_time", _of_queues("saturated:bool"))
+FOR_SLOTS = _over_time("avg_over_time", _of_queues("saturated_waiting:bool"))
+
+# Of what waits, what is held back by slots (of its queue, or of the pool), by something else, or by nothing.
+WAITING = _of_queues("slot_waiting_tasks:sum")
+FULL = f"{_of_queues('saturated:bool')} == 1"
+POOL_FULL = f'concurrency:saturated:bool{{{RECORDED}, pool=~"$pool", resource="pool"}} == 1'
+HELD_BACK = f"({WAITING} and ({FULL}) or {WAITING} and ignoring (queue, resource) ({POOL_FULL}))"
+NOT_HELD_BACK = f"({WAITING} unless ({FULL}) unless ignoring (queue, resource) ({POOL_FULL}))"
+ELSEWHERE = f"({_of_queues('waiting_tasks:sum')} - ({WAITING} or 0 * {_of_queues('waiting_tasks:sum')}))"
+FOR_WORKERS = _over_time("avg_over_time", f"({NOT_HELD_BACK} or 0 * {WAITING}) > bool 0")
+
+DEMAND = f"({TAKEN} + ({WAITING} or 0 * {TAKEN}))"
+FIVE = f" and on ({BY}) {fullest(CHOSEN, 5)}"
+
+# Busy hours are the p95 of a day. At the limit they can't grow, so a queue that is there has reached it.
+BUSY = _of_queues("slot_utilization:p95_1d")
+TREND = f"max by ({BY}) (deriv({BUSY}[$__range]))"
+# Not predict_linear: what that takes for now is the moment of each point, whatever the range is fixed to.
+GROWN = f"(deriv({BUSY}[$__range] @ end()) or 0 * {BUSY} @ end()) * 7 * 86400"
+IN_A_WEEK = f"max by ({BY}) ({BUSY} @ end() + {GROWN})"
+LEFT = f"(1 - max by ({BY}) ({BUSY}) > 0) / ({TREND} > 0) < {FORESEEN} * 86400"
+REACHED = f"(time() + ({LEFT})) * 1000"
 
 
 def build() -> Dashboard:
@@ -58,31 +85,29 @@ def build() -> Dashboard:
         .with_variable(what_if)
         .with_panel(
             figure(
-                "p95 utilization",
-                "How full is the fullest of the chosen queues in its busy hours?",
-                f"max({P95})",
-                unit="percentunit",
-                steps=((GOOD, None), (NEAR, 0.8), (BAD, 0.95)),
+                "Queues short of slots",
+                f"In how many queues did tasks wait for slots for more than {NEEDED:.0%} of the time?",
+                f"count({FOR_SLOTS} > {NEEDED}) or 0 * count({LIMIT})",
+                steps=((GOOD, None), (ACT, 1)),
                 empty="No limit",
                 span=6,
             )
         )
         .with_panel(
             figure(
-                "Share of the time at the limit",
-                "For how much of the time had it no free slot?",
-                f"max({AT_LIMIT})",
-                unit="percentunit",
-                steps=((GOOD, None), (NEAR, 0.1), (BAD, 0.25)),
-                empty="No limit",
+                "Queues short of workers",
+                f"In how many did tasks wait though slots were free, for more than {NEEDED:.0%} of the time?",
+                f"count({FOR_WORKERS} > {NEEDED}) or 0 * count({WAITING})",
+                steps=((GOOD, None), (ACT, 1)),
+                empty=NO_RULES,
                 span=6,
             )
         )
         .with_panel(
             figure(
-                "Headroom at p95",
-                "How many slots are left in busy hours, in the tightest queue?",
-                f"min({LIMIT} - {_quantile(0.95, 'concurrency:active_slots:max')})",
+                "Headroom",
+                "How many slots are left in busy hours, in all chosen queues? Each at the p95 of the time shown",
+                f"sum({HEADROOM})",
                 steps=((BAD, None), (NEAR, 1), (GOOD, 2)),
                 empty="No limit",
                 span=6,
@@ -91,8 +116,8 @@ def build() -> Dashboard:
         )
         .with_panel(
             figure(
-                "Limit reached",
-                "When does the first queue reach its limit all day, at the trend of the time shown?",
+                "Next limit reached",
+                "When are the busy hours of another queue at its limit, at the trend of the time shown?",
                 f"min({REACHED})",
                 unit="dateTimeFromNow",
                 steps=((ACT, None),),
@@ -104,94 +129,103 @@ def build() -> Dashboard:
             rows(
                 "Queues by need",
                 "Which queue needs a higher limit, and which needs workers?",
-                Column("Source", label="source"),
+                Column("Source", label="source", width=120),
                 Column("Pool", label="pool"),
                 Column("Queue", label="queue", link=to_queue()),
-                Column("Limit", LIMIT, width=80),
+                Column("Limit", LIMIT, width=75),
+                Column("p50", _quantile(0.5, UTILIZATION), unit="percentunit", width=75, decimals=0),
                 Column(
-                    "p50",
-                    _quantile(0.5, "concurrency:slot_utilization:ratio"),
+                    "p95",
+                    P95,
                     unit="percentunit",
-                    width=90,
+                    width=170,
+                    bar_to=1,
+                    steps=((GOOD, None), (NEAR, 0.8), (BAD, 0.95)),
                     decimals=0,
                 ),
-                Column(
-                    "p95", P95, unit="percentunit", bar_to=1, steps=((GOOD, None), (NEAR, 0.8), (BAD, 0.95)), decimals=0
-                ),
-                Column(
-                    "Max",
-                    _over("max_over_time", "concurrency:slot_utilization:ratio"),
-                    unit="percentunit",
-                    width=90,
-                    decimals=0,
-                ),
-                Column(
-                    "At the limit",
-                    AT_LIMIT,
-                    unit="percentunit",
-                    steps=((GOOD, None), (NEAR, 0.1), (BAD, 0.25)),
-                    width=110,
-                    decimals=1,
-                ),
+                Column("Max", _over_time("max_over_time", UTILIZATION), unit="percentunit", width=75, decimals=0),
+                Column("Headroom", HEADROOM, width=110, steps=((BAD, None), (NEAR, 1), (GOOD, 2)), decimals=0),
+                Column("At the limit", AT_LIMIT, unit="percentunit", width=115, decimals=1),
                 Column(
                     "Waits for slots",
                     FOR_SLOTS,
                     unit="percentunit",
-                    steps=((GOOD, None), (BAD, 0.1)),
-                    width=130,
+                    steps=((GOOD, None), (BAD, NEEDED)),
+                    width=135,
                     decimals=1,
                 ),
                 Column(
                     "Waits, slots free",
                     FOR_WORKERS,
                     unit="percentunit",
-                    steps=((GOOD, None), (ACT, 0.1)),
+                    steps=((GOOD, None), (ACT, NEEDED)),
                     width=150,
                     decimals=1,
                 ),
+                hidden=f"{FOR_SLOTS} + {AT_LIMIT} or {AT_LIMIT} or 0 * {FOR_WORKERS} - 1",
                 sort_by="At the limit",
                 most=30,
                 empty=NO_RULES,
-                height=10,
-            )
-        )
-        .with_panel(
-            lines(
-                "Utilization by day",
-                "Is it getting fuller? p95 of the day before, of the five fullest queues",
-                Query(
-                    named(f"max by ({BY}) (concurrency:slot_utilization:p95_1d{{{CHOSEN}}}){FIVE}"),
-                    "{{source}}: {{name}}",
-                ),
-                legend_width=380,
-                unit="percentunit",
-                steps=(("transparent", None), (BAD, 0.95)),
-                empty=NO_RULES,
+                height=11,
             )
         )
         .with_panel(
             lines(
                 "Why tasks wait",
-                "Do they wait for slots (the limit), or though slots are free (volume, workers)? In queues",
-                Query(f"sum({WAITS} * concurrency:saturated:bool{{{CHOSEN}}})", "for slots"),
-                Query(
-                    f"sum({WAITS} * (1 - concurrency:saturated:bool{{{CHOSEN}}}))",
-                    "though slots are free",
-                ),
+                "Do they wait for slots of their queue or pool (the limit), or though slots are free (volume)?",
+                Query(f"sum({HELD_BACK})", "for slots"),
+                Query(f"sum({NOT_HELD_BACK})", "though slots are free"),
+                Query(f"sum({ELSEWHERE})", "pause, another limit"),
                 stacked=True,
-                colors={"for slots": BAD, "though slots are free": NEUTRAL},
+                colors={"for slots": BAD, "though slots are free": ACT, "pause, another limit": CLOSED},
+                legend_width=270,
+                height=9,
                 empty=NO_RULES,
+            )
+        )
+        .with_panel(
+            lines(
+                "Busy hours by day",
+                "Is it getting fuller? The p95 of the day before, of the five that will be the fullest in a week",
+                Query(named(f"max by ({BY}) ({BUSY}) and topk(5, {IN_A_WEEK})"), NAMED),
+                legend_width=350,
+                unit="percentunit",
+                reaches=1,
+                steps=(("transparent", None), (BAD, 1)),
+                height=9,
+                empty=NO_RULES,
+            )
+        )
+        .with_panel(
+            rows(
+                "When the limit is reached",
+                f"Which queue is next, within {FORESEEN} days, at the trend of the time shown? Those at their limit are"
+                " not here",
+                Column("Source", label="source"),
+                Column("Pool", label="pool"),
+                Column("Queue", label="queue", link=to_queue()),
+                Column("Limit", f"{LIMIT} and {REACHED}", width=90),
+                Column("Busy hours", f"max by ({BY}) ({BUSY}) and {REACHED}", unit="percentunit", bar_to=1, decimals=0),
+                Column("Slots more each day", f"{TREND} * 86400 * {LIMIT} and {REACHED}", width=180, decimals=2),
+                Column("Reached", REACHED, unit="dateTimeAsIso", width=190),
+                sort_by="Reached",
+                ascending=True,
+                most=10,
+                empty="No queue is growing",
+                height=6,
             )
         )
         .with_row(row("What if the limit were $what_if?"))
         .with_panel(
             lines(
                 "Demand against another limit",
-                "How many slots would be taken, had there been enough?",
-                Query(named(f"sum by ({BY}) ({DEMAND}){FIVE}"), "{{source}}: {{name}}"),
+                "How many slots would be taken, had there been enough? At most so many: what waits might be done one"
+                " after another. Choose a queue above, or see the five fullest",
+                Query(named(f"sum by ({BY}) ({DEMAND}){FIVE}"), NAMED),
                 Query("vector($what_if)", "what if"),
                 span=24,
                 legend_width=420,
+                height=8,
                 colors={"what if": BAD},
                 dashed=("what if",),
                 empty=NO_RULES,
@@ -204,10 +238,11 @@ def build() -> Dashboard:
                 Column("Source", label="source"),
                 Column("Pool", label="pool"),
                 Column("Queue", label="queue", link=to_queue()),
-                Column("Full now", AT_LIMIT, unit="percentunit", decimals=1),
+                Column("Limit", LIMIT, width=90),
+                Column("Full now", AT_LIMIT, unit="percentunit", width=120, decimals=1),
                 Column(
                     "Full then",
-                    f"max by ({BY}) (avg_over_time(({DEMAND} >= bool $what_if)[$__range:$__interval]))",
+                    _over_time("avg_over_time", f"{DEMAND} >= bool $what_if"),
                     unit="percentunit",
                     bar_to=1,
                     steps=((GOOD, None), (NEAR, 0.1), (BAD, 0.25)),
@@ -216,7 +251,7 @@ def build() -> Dashboard:
                 sort_by="Full then",
                 most=30,
                 empty=NO_RULES,
-                height=8,
+                height=9,
             )
         )
     )

@@ -26,8 +26,8 @@ OUTCOMES = {"success": GOOD, "partial": NEAR, "failure": BAD, "skipped": CLOSED}
 AGE = f"time() - max by ({BY}) (concurrency_exporter_last_success_timestamp_seconds{{{SCRAPED}}})"
 
 
-def _rate(metric: str, by: str) -> str:
-    return f"sum by ({by}) (rate({metric}{{{SCRAPED}}}[$__rate_interval]))"
+def _a_minute(metric: str, by: str) -> str:
+    return f"sum by ({by}) (rate({metric}{{{SCRAPED}}}[$__rate_interval])) * 60"
 
 
 def build() -> Dashboard:
@@ -107,9 +107,9 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Polls by outcome",
-                "How do polls end, per second?",
-                Query(_rate("concurrency_exporter_polls_total", "outcome"), "{{outcome}}"),
-                unit="ops",
+                "How do polls end, per minute?",
+                Query(_a_minute("concurrency_exporter_polls_total", "outcome"), "{{outcome}}"),
+                unit="opm",
                 stacked=True,
                 colors=OUTCOMES,
             )
@@ -117,11 +117,12 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Failures by reason",
-                "Why do they fail, or leave something out?",
+                "Why do they fail, or leave something out, per minute?",
                 Query(
-                    f"{_rate('concurrency_exporter_poll_errors_total', 'source, reason')} > 0", "{{source}}: {{reason}}"
+                    f"{_a_minute('concurrency_exporter_poll_errors_total', 'source, reason')} > 0",
+                    "{{source}}: {{reason}}",
                 ),
-                unit="ops",
+                unit="opm",
                 empty="Nothing failed",
             )
         )
@@ -131,6 +132,7 @@ def build() -> Dashboard:
                 "How old is what is shown, by source?",
                 Query(AGE, "{{source}}"),
                 unit="s",
+                steps=(("transparent", None), (BAD, 600)),
             )
         )
         .with_panel(
@@ -149,9 +151,10 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Requests to upstream",
-                "What do we cost upstream, per second?",
-                Query(_rate("concurrency_exporter_upstream_requests_total", "source, code"), "{{source}} {{code}}"),
-                unit="reqps",
+                "What do we cost upstream, per minute?",
+                Query(_a_minute("concurrency_exporter_upstream_requests_total", "source, code"), "{{source}} {{code}}"),
+                unit="reqpm",
+                legend_width=380,
             )
         )
         .with_panel(
@@ -208,6 +211,7 @@ def build() -> Dashboard:
                     "{{instance}}",
                 ),
                 unit="percentunit",
+                legend_width=360,
             )
         )
         .with_panel(

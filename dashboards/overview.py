@@ -107,23 +107,24 @@ def build() -> Dashboard:
             rows(
                 "Worst queues first",
                 "Which queues are full, and what waits for them?",
-                Column("Source", label="source", width=150),
-                Column("Pool", label="pool", width=150),
-                Column("Queue", label="queue", width=180, link=to_queue()),
+                Column("Source", label="source", width=130),
+                Column("Pool", label="pool"),
+                Column("Queue", label="queue", link=to_queue()),
                 Column(
                     "Utilization",
                     UTILIZATION,
+                    width=170,
                     unit="percentunit",
                     bar_to=1,
                     steps=((GOOD, None), (NEAR, 0.9), (BAD, 1)),
                 ),
-                Column("Taken", of_queues("concurrency_queue_active_slots"), width=80),
-                Column("Limit", of_queues("concurrency_queue_slot_limit"), width=80),
+                Column("Taken", of_queues("concurrency_queue_active_slots"), width=75),
+                Column("Limit", of_queues("concurrency_queue_slot_limit"), width=75),
                 Column(
                     "Free",
                     f"clamp_min({of_queues('concurrency_queue_slot_limit')} -"
                     f" {of_queues('concurrency_queue_active_slots')}, 0)",
-                    width=80,
+                    width=70,
                     steps=((BAD, None), (GOOD, 1)),
                 ),
                 Column("Waiting", WAITING, width=90),
@@ -158,18 +159,46 @@ def build() -> Dashboard:
             timeline(
                 "Saturation over time",
                 "Since when are the fullest queues and pools full?",
-                Query(named(shown), "{{source}}: {{name}} ({{resource}})"),
+                Query(named(shown), "{{resource}} {{name}} ({{source}})"),
                 states=SATURATION,
                 empty=NO_RULES,
                 height=11,
             )
         )
-        .with_row(row("Pools, alerts and sources"))
+        .with_row(row("Alerts, pools and sources"))
+        .with_panel(
+            rows(
+                "Firing alerts",
+                "What was somebody told of?",
+                Column(
+                    "Severity",
+                    label="severity",
+                    width=90,
+                    mappings={"page": ("page", BAD), "ticket": ("ticket", ACT)},
+                ),
+                Column("Alert", label="alertname", width=290),
+                Column("Source", label="source", width=170),
+                Column("Pool", label="pool"),
+                Column("Queue", label="queue", link=to_queue()),
+                Column(
+                    "Since",
+                    "max by (severity, alertname, source, pool, queue)"
+                    ' (ALERTS_FOR_STATE{alertname=~"Concurrency.+"}'
+                    f" and ignoring (alertstate) {firing}}}) * 1000",
+                    unit="dateTimeFromNow",
+                    width=140,
+                ),
+                sort_by="Since",
+                most=50,
+                empty="No alert is firing",
+                height=8,
+            )
+        )
         .with_panel(
             rows(
                 "Pools",
-                "Is it a pool that holds its queues back?",
-                Column("Source", label="source"),
+                "Is it a pool that holds its queues back: are its slots taken, are workers online?",
+                Column("Source", label="source", width=130),
                 Column("Pool", label="pool"),
                 Column(
                     "Utilization",
@@ -180,43 +209,21 @@ def build() -> Dashboard:
                     steps=((GOOD, None), (NEAR, 0.9), (BAD, 1)),
                 ),
                 Column(
-                    "Workers online",
+                    "Workers",
                     f'max by (source, system, pool) (concurrency_pool_workers{{{POOLS}, status="ONLINE"}})',
                     steps=((BAD, None), (GOOD, 1)),
+                    width=100,
                 ),
                 Column(
                     "Paused",
                     f"max by (source, system, pool) (concurrency_pool_paused{{{POOLS}}})",
                     mappings={"0": ("no", GOOD), "1": ("paused", CLOSED)},
+                    width=100,
                 ),
                 sort_by="Utilization",
                 most=30,
                 empty="No pools",
-                span=10,
-                height=9,
-            )
-        )
-        .with_panel(
-            rows(
-                "Firing alerts",
-                "What was somebody told of?",
-                Column("Severity", label="severity", width=90),
-                Column("Alert", label="alertname", width=255),
-                Column("Source", label="source"),
-                Column("Pool", label="pool"),
-                Column("Queue", label="queue", link=to_queue()),
-                Column(
-                    "Since",
-                    "max by (severity, alertname, source, pool, queue)"
-                    ' (ALERTS_FOR_STATE{alertname=~"Concurrency.+"}'
-                    f" and ignoring (alertstate) {firing}}}) * 1000",
-                    unit="dateTimeFromNow",
-                    width=120,
-                ),
-                sort_by="Since",
-                most=50,
-                empty="No alert is firing",
-                span=14,
+                span=12,
                 height=9,
             )
         )
@@ -225,11 +232,12 @@ def build() -> Dashboard:
                 "Sources",
                 "Which source is not read, and how old is what is shown of it?",
                 Column("Source", label="source"),
-                Column("System", label="system"),
+                Column("System", label="system", width=90),
                 Column(
                     "Up",
                     f"max by (source, system) (concurrency_exporter_source_up{{{SCRAPED}}})",
                     mappings={"1": ("up", GOOD), "0": ("down", BAD)},
+                    width=70,
                 ),
                 Column(
                     "Age of the data",
@@ -237,16 +245,19 @@ def build() -> Dashboard:
                     f" (concurrency_exporter_last_success_timestamp_seconds{{{SCRAPED}}})",
                     unit="s",
                     steps=((GOOD, None), (ACT, 120), (BAD, 600)),
+                    width=145,
                 ),
                 Column(
                     "Queues unreadable",
                     f"max by (source, system) (concurrency_exporter_queues_unreadable{{{SCRAPED}}})",
                     steps=((NEUTRAL, None), (ACT, 1)),
+                    width=185,
                 ),
                 sort_by="Age of the data",
                 most=50,
                 empty="No exporter",
-                height=7,
+                span=12,
+                height=9,
             )
         )
     )

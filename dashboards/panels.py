@@ -22,6 +22,8 @@ CLOSED: Final = "purple"
 UNKNOWN: Final = "text"
 STATES: Final = {"PENDING": NEAR, "RUNNING": NEUTRAL, "CANCELLING": CLOSED, "unknown": UNKNOWN}
 """The colour of each state of a holder."""
+SHADES: Final = ("dark-blue", "semi-dark-blue", "blue", "light-blue", "super-light-blue")
+"""The colours of an order, the first of which is the most urgent."""
 
 DATASOURCE: Final = cm.DataSourceRef(type_val="prometheus", uid="${datasource}")
 SCRAPED: Final = 'job=~"$job", instance=~"$instance", system=~"$system", source=~"$source"'
@@ -32,7 +34,11 @@ RECORDED: Final = 'job=~"$job", system=~"$system", source=~"$source"'
 """Selects what the recording rules made, which has no instance."""
 RECORDED_QUEUES: Final = f'{RECORDED}, pool=~"$pool", queue=~"$queue"'
 QUEUE: Final = "source, system, pool, queue"
+POINTS: Final = 400
+"""Of each series, at most: more can hardly be seen, and with hundreds of queues Prometheus takes seconds for them."""
 NO_RULES: Final = "No data; this panel needs alerts/recording-rules.yml"
+NAMED: Final = "{{name}} ({{source}})"
+"""The legend of what `named` made. A legend is cut off at its end, so what tells the series apart comes first."""
 
 Steps = Sequence[tuple[str, float | None]]
 """Colours, each with the value from which it holds; the first has none."""
@@ -50,8 +56,11 @@ def named(expression: str) -> str:
 
 
 def fullest(selected: str, most: int = 10) -> str:
-    """The resources with the highest utilization over all of the time shown: the same ones at every step of a graph."""
-    average = f"avg_over_time(concurrency:slot_utilization:ratio{{{selected}}}[$__range] @ end())"
+    """The resources with the highest utilization over all of the time shown: the same ones at every step of a graph.
+
+    They are looked at as often as the graph has points, and not at each sample: Prometheus reads at most 50 million.
+    """
+    average = f"avg_over_time(concurrency:slot_utilization:ratio{{{selected}}}[$__range:$__interval] @ end())"
     return f"topk({most}, max by (source, system, resource, pool, queue) ({average}))"
 
 
@@ -148,10 +157,14 @@ def lines(
     span: int = 12,
     height: int = 8,
     maximum: float | None = None,
+    reaches: float | None = None,
     minimum: float | None = 0,
     legend_width: int = 300,
 ) -> timeseries.Panel:
-    """Values over time. `colors` and `dashed` (a limit, not a measurement) go by legend; widths are in pixels."""
+    """Values over time, on an axis that goes to `reaches` at least, or to `maximum` exactly.
+
+    `colors` and `dashed` (a limit, not a measurement) go by legend; widths are in pixels.
+    """
     panel = (
         timeseries.Panel()
         .title(title)
@@ -159,11 +172,14 @@ def lines(
         .datasource(DATASOURCE)
         .height(height)
         .span(span)
+        .max_data_points(POINTS)
         .unit(unit)
         .no_value(empty)
         .line_width(1)
-        .fill_opacity(40 if stacked else 8)
-        .show_points(cm.VisibilityMode.NEVER)
+        .fill_opacity(40 if stacked else 0)
+        # A value without neighbours is a point; as a line it could not be seen.
+        .show_points(cm.VisibilityMode.AUTO)
+        .point_size(3)
         .span_nulls(False)
         .legend(
             cb.VizLegendOptions()
@@ -179,6 +195,8 @@ def lines(
         panel = panel.min(minimum)
     if maximum is not None:
         panel = panel.max(maximum)
+    if reaches is not None:
+        panel = panel.axis_soft_max(reaches)
     if stacked:
         panel = panel.stacking(cb.StackingConfig().mode(cm.StackingMode.NORMAL).group("A"))
     if steps:
@@ -205,6 +223,7 @@ def durations(title: str, question: str, query: str, *, empty: str, span: int = 
         .datasource(DATASOURCE)
         .height(8)
         .span(span)
+        .max_data_points(POINTS // 3)
         .unit("short")
         .no_value(empty)
         .calculate(False)
@@ -233,6 +252,7 @@ def timeline(
         .datasource(DATASOURCE)
         .height(height)
         .span(span)
+        .max_data_points(POINTS)
         .unit("short")
         .no_value(empty)
         .mappings([mapping(states)])
@@ -279,10 +299,11 @@ def rows(
     most: int,
     empty: str,
     hidden: str | None = None,
+    ascending: bool = False,
     span: int = 24,
     height: int = 10,
 ) -> table.Panel:
-    """A table of instant queries that share their labels, sorted downwards by one column, or by the query `hidden`."""
+    """A table of instant queries that share their labels, sorted by one column, or by the query `hidden`."""
     queries = [column.query for column in columns if column.query] + ([hidden] if hidden else [])
     letters = {query: chr(ord("A") + number) for number, query in enumerate(queries)}
     names = {column.label: column.title for column in columns if column.label}
@@ -305,7 +326,7 @@ def rows(
         .cell_height(cm.TableCellHeight.SM)
         .with_transformation(dm.DataTransformerConfig(id_val="merge", options={}))
         .with_transformation(
-            dm.DataTransformerConfig(id_val="sortBy", options={"sort": [{"field": score, "desc": True}]})
+            dm.DataTransformerConfig(id_val="sortBy", options={"sort": [{"field": score, "desc": not ascending}]})
         )
         .with_transformation(dm.DataTransformerConfig(id_val="limit", options={"limitField": most}))
         .with_transformation(
@@ -326,7 +347,9 @@ def rows(
         if column.decimals is not None:
             properties["decimals"] = column.decimals
         if column.steps:
-            levels = [{"color": color, "value": value} for color, value in column.steps]
+            # No figure here is negative, and a cell without one is not to look good or bad.
+            levels: list[dict[str, Any]] = [{"color": UNKNOWN, "value": None}]
+            levels += [{"color": color, "value": value or 0} for color, value in column.steps]
             properties |= {
                 "thresholds": {"mode": "absolute", "steps": levels},
                 "color": {"mode": "thresholds"},

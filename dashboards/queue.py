@@ -10,6 +10,7 @@ from dashboards.panels import (
     CLOSED,
     DATASOURCE,
     GOOD,
+    NAMED,
     NEAR,
     NEUTRAL,
     NO_RULES,
@@ -18,6 +19,7 @@ from dashboards.panels import (
     RECORDED,
     RECORDED_QUEUES,
     SCRAPED,
+    SHADES,
     STATES,
     UNKNOWN,
     Column,
@@ -37,14 +39,25 @@ TAKEN = of_queues("concurrency_queue_active_slots")
 LIMIT = of_queues("concurrency_queue_slot_limit")
 CHOSEN = f'{RECORDED_QUEUES}, resource="queue"'
 ONLINE = f'max by (source, pool) (concurrency_pool_workers{{{POOLS}, status="ONLINE"}} @ end())'
+GROWTH = f"concurrency:waiting_tasks:deriv15m{{{CHOSEN}}} * 60"
+STARTED = f'concurrency_queue_state_duration_seconds_bucket{{{QUEUES}, state="RUNNING", le=~"60([.]0)?"}}'
 RECORDED_POOLS = f'{RECORDED}, pool=~"$pool", resource="pool"'
 
 
-def _mark(name: str, color: str, expression: str, title: str) -> AnnotationQuery:
-    """Marks on the time axis, where the expression has a value."""
+def _mark(name: str, color: str, expression: str, title: str, *, enabled: bool = True) -> AnnotationQuery:
+    """Marks on the time axis, where the expression has a value; newer versions of Grafana read the target alone."""
     query = Dataquery().expr(expression).ref_id("A").interval("1m").range()
-    mark = AnnotationQuery().name(name).datasource(DATASOURCE).enable(True).icon_color(color).target(query)
+    mark = AnnotationQuery().name(name).datasource(DATASOURCE).enable(enabled).icon_color(color).target(query)
+    mark = mark.expr(expression).step("1m")
     return mark.title_format(title).text_format("{{source}} {{pool}}/{{queue}}")
+
+
+def _alerts(severity: str) -> str:
+    """Those of the chosen queues, and of what is above them: their pools and sources."""
+    return (
+        f'ALERTS{{alertname=~"Concurrency.+", alertstate="firing", severity="{severity}",'
+        ' source=~"$source", pool=~"$pool|", queue=~"$queue|"}'
+    )
 
 
 def _by_priority(system: str) -> list[Query]:
@@ -66,17 +79,12 @@ def _by_priority(system: str) -> list[Query]:
 
 def build() -> Dashboard:
     """The dashboard."""
-    shares = {f"{state}": shade for state, shade in STATES.items()}
+    urgency = {f"prefect {number:02}": shade for number, shade in enumerate(SHADES, start=1)}
+    urgency |= {f"cloro {level}": SHADES[(10 - level) // 2] for level in range(10, 0, -1)}
     return (
         board("queue", since="3h")
-        .annotation(
-            _mark(
-                "Alerts",
-                BAD,
-                'ALERTS{alertname=~"Concurrency.+", alertstate="firing", source=~"$source", queue=~"$queue"}',
-                "{{alertname}}",
-            )
-        )
+        .annotation(_mark("Pages", BAD, _alerts("page"), "{{alertname}}"))
+        .annotation(_mark("Tickets", ACT, _alerts("ticket"), "{{alertname}}", enabled=False))
         .annotation(_mark("Pauses", CLOSED, f"concurrency_queue_paused{{{QUEUES}}} == 1", "Paused"))
         .with_panel(
             figure(
@@ -144,7 +152,7 @@ def build() -> Dashboard:
                 "What are the runs doing that hold the slots?",
                 Query(f"sum by (state) ({of_queues('concurrency_queue_slot_holders', ', state')})", "{{state}}"),
                 stacked=True,
-                colors=shares,
+                colors=STATES,
                 empty="The system does not list holders",
             )
         )
@@ -163,7 +171,8 @@ def build() -> Dashboard:
                 "Which state has a holder that does not leave it?",
                 Query(f"max by (state) (concurrency_queue_state_duration_max_seconds{{{QUEUES}}})", "{{state}}"),
                 unit="s",
-                colors=shares,
+                colors=STATES,
+                legend_width=310,
                 empty="No holders",
             )
         )
@@ -174,6 +183,8 @@ def build() -> Dashboard:
                 *_by_priority("prefect"),
                 *_by_priority("cloro"),
                 stacked=True,
+                colors=urgency,
+                height=10,
                 empty="Nothing waits",
             ),
         )
@@ -184,22 +195,32 @@ def build() -> Dashboard:
                 Query(f"sum by (state) ({of_queues('concurrency_queue_waiting_tasks', ', state')})", "{{state}}"),
                 stacked=True,
                 colors={"Scheduled": NEUTRAL, "Late": ACT, "AwaitingConcurrencySlot": CLOSED, "other": UNKNOWN},
+                legend_width=310,
+                height=10,
                 empty="The system does not tell",
             )
         )
         .with_panel(
             lines(
-                "Growth of the backlog",
-                "Does more arrive (above 0) than is drained (below), in tasks per minute?",
-                Query(
-                    f'sum(concurrency:waiting_tasks:deriv15m{{{RECORDED_QUEUES}, resource="queue"}}) * 60',
-                    "net growth",
-                ),
-                unit="short",
+                "Arrivals against drain",
+                "Does more arrive than is drained, in tasks per minute? The sources tell what waits, not what came and"
+                " went: only the difference is known, of queues that grow, of those that shrink, and of all. The runs"
+                " that began in the last minute and go on are the least that was drained; cloro does not tell of them",
+                Query(f"sum(clamp_min({GROWTH}, 0))", "growing queues"),
+                Query(f"sum(clamp_max({GROWTH}, 0))", "shrinking queues"),
+                Query(f"sum({GROWTH})", "net growth"),
+                Query(f"sum(max by (source, system, pool, queue) ({STARTED}))", "began, at least"),
                 span=24,
-                height=6,
+                height=7,
                 minimum=None,
-                colors={"net growth": ACT},
+                legend_width=300,
+                colors={
+                    "growing queues": ACT,
+                    "shrinking queues": GOOD,
+                    "net growth": UNKNOWN,
+                    "began, at least": NEUTRAL,
+                },
+                dashed=("net growth",),
                 empty=NO_RULES,
             )
         )
@@ -207,11 +228,13 @@ def build() -> Dashboard:
             lines(
                 "Utilization by queue",
                 "Which of the chosen queues is it? The fullest ten over the time shown",
-                Query(named(f"({UTILIZATION}) and on (source, pool, queue) {fullest(CHOSEN)}"), "{{source}}: {{name}}"),
+                Query(named(f"({UTILIZATION}) and on (source, pool, queue) {fullest(CHOSEN)}"), NAMED),
                 span=24,
                 legend_width=420,
                 unit="percentunit",
                 steps=(("transparent", None), (BAD, 1)),
+                reaches=1,
+                height=10,
                 empty="No limit",
             )
         )
@@ -224,10 +247,12 @@ def build() -> Dashboard:
                     f"max by (source, pool) (concurrency_pool_active_slots{{{POOLS}}}"
                     f" / (concurrency_pool_slot_limit{{{POOLS}}} > 0))"
                     f" and on (source, pool) {fullest(RECORDED_POOLS)}",
-                    "{{source}}: {{pool}}",
+                    "{{pool}} ({{source}})",
                 ),
                 unit="percentunit",
                 steps=(("transparent", None), (BAD, 1)),
+                reaches=1,
+                legend_width=330,
                 empty="No pool has a limit",
             )
         )
@@ -238,8 +263,9 @@ def build() -> Dashboard:
                 Query(
                     f'max by (source, pool) (concurrency_pool_workers{{{POOLS}, status="ONLINE"}})'
                     f" and on (source, pool) bottomk(10, {ONLINE})",
-                    "{{source}}: {{pool}}",
+                    "{{pool}} ({{source}})",
                 ),
+                legend_width=330,
                 empty="No workers",
             )
         )

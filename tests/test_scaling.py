@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from tests.conftest import StartPrometheus
 from tests.harness.alertmanager import alertmanager
 from tests.harness.cloro import KEY, Cloro
+from tests.harness.dashboards import Variables, charts, series
 from tests.harness.documents import blocks
 from tests.harness.exporter import Exporter, exporter
 from tests.harness.prefect import PrefectServer
@@ -33,7 +34,7 @@ from tests.test_alerts_end_to_end import (
     serving,
     wait_until,
 )
-from tests.test_dashboards import PANELS, Variables, run
+from tests.test_dashboards import BOARDS
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 """Name and labels of a series."""
@@ -87,11 +88,12 @@ def differing_panels(server: PrometheusServer) -> list[str]:
     """Titles of the panels that show other series of the shards than of the one exporter."""
 
     def shown(target: dict[str, Any], job: str) -> set[frozenset[tuple[str, str]]]:
-        return {frozenset(labels.items() - {("job", job)}) for labels in run(server, target, Variables(job=job))}
+        return {frozenset(labels.items() - {("job", job)}) for labels in series(server, target, Variables(job=job))}
 
     return [
         panel["title"]
-        for name, panel in PANELS
+        for name, board in BOARDS.items()
+        for panel in charts(board)
         # How the polls of each went is its own; so are alerts on that.
         if name != "exporter"
         and panel["title"] != "Firing alerts"

@@ -1,27 +1,16 @@
 // Renders dashboards in Chromium with Grafana's published packages and prints, as JSON, what a person would see.
-// usage: node check.mjs --prom URL --dashboards DIR --out DIR [--from now-10m] name...
+// usage: node check.mjs < job.json
+// job: { prometheus: URL, dashboards: FOLDER, pictures: FOLDER or null, visits: [visit] }
+// visit: { name, theme, sizes: [[width, height]], params: { from, to, "var-source", … } } and at most one thing to do then:
+//   choose: [variable, option], fill: [variable, text], follow: text of a link
 import { chromium } from 'playwright-core';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { parseArgs } from 'node:util';
 import { start } from './server.mjs';
 
-const { values: flags, positionals: names } = parseArgs({
-  allowPositionals: true,
-  options: {
-    prom: { type: 'string' },
-    dashboards: { type: 'string' },
-    out: { type: 'string' },
-    from: { type: 'string', default: 'now-10m' },
-  },
-});
-const SIZES = [
-  [1440, 900],
-  [1920, 1080],
-];
-const THEMES = ['dark', 'light'];
-const server = await start({ prom: flags.prom, dashboards: flags.dashboards });
+const job = JSON.parse(fs.readFileSync(0, 'utf8'));
+const server = await start({ prom: job.prometheus, dashboards: job.dashboards });
 const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'chromium-'));
 const browser = await chromium.launchPersistentContext(profile, {
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
@@ -44,7 +33,7 @@ const drawn = (page) =>
     () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 250)))),
   );
 
-async function open(name, theme, size) {
+async function open(visit) {
   const page = await browser.newPage();
   const errors = [];
   page.on('pageerror', (error) => errors.push(String(error.message ?? error).slice(0, 300)));
@@ -56,14 +45,15 @@ async function open(name, theme, size) {
     if (!/^(data|blob):/.test(request.url()) && !request.url().startsWith(server.url))
       errors.push(`request to ${request.url()}`);
   });
-  await page.setViewportSize({ width: size[0], height: size[1] });
-  await page.goto(`${server.url}/?d=${encodeURIComponent(name)}&theme=${theme}&from=${flags.from}`);
+  await page.setViewportSize({ width: visit.sizes[0][0], height: visit.sizes[0][1] });
+  const params = new URLSearchParams({ ...visit.params, theme: visit.theme });
+  await page.goto(`${server.url}/d/${visit.name}?${params}`);
   await settled(page);
   await drawn(page);
   return { page, errors };
 }
 
-// What is drawn of each panel: its text, and the texts that do not fit where they are.
+// What is drawn of each panel: its text, and the texts and tables that do not fit where they are.
 const read = (page) =>
   page.evaluate(() => {
     const sections = [
@@ -78,6 +68,14 @@ const read = (page) =>
         const own = [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim());
         if (own && element.scrollWidth > element.clientWidth + 1 && element.clientWidth > 0)
           cut.push(element.textContent.trim());
+        // The heading of a column of numbers is cut off at its beginning.
+        if (element.role === 'columnheader') {
+          const edge = element.getBoundingClientRect().left - 1;
+          if ([...element.querySelectorAll('*')].some((inner) => inner.getBoundingClientRect().left < edge))
+            cut.push(element.textContent.trim());
+        }
+        if (element.role === 'grid' && element.scrollWidth > element.clientWidth + 1)
+          cut.push('columns of the table');
       }
       shown[title] = {
         text: section.innerText,
@@ -86,6 +84,7 @@ const read = (page) =>
         right: box.right,
         height: box.height,
         links: [...section.querySelectorAll('a[href]')].map((a) => a.getAttribute('href')),
+        annotations: [...section.querySelectorAll('[data-harness-annotation]')].map((a) => a.dataset.harnessAnnotation),
       };
     }
     return {
@@ -94,6 +93,7 @@ const read = (page) =>
       panels: window.__panels(),
       variables: window.__vars(),
       ids: window.__idProblems,
+      links: [...document.querySelectorAll('[data-harness-link]')].map((a) => [a.innerText, a.getAttribute('href')]),
       width: document.documentElement.scrollWidth,
       height: document.documentElement.scrollHeight,
     };
@@ -104,50 +104,56 @@ async function picture(page, name) {
   const { width } = page.viewportSize();
   await page.setViewportSize({ width, height });
   await drawn(page);
-  await page.screenshot({ path: path.join(flags.out, `${name}.png`) });
+  if (job.pictures) await page.screenshot({ path: path.join(job.pictures, `${name}.png`) });
 }
 
-// A person chooses a source: which queries go out then?
-async function choose(page, variable, option) {
-  const input = page
+const input = (page, variable) =>
+  page
     .getByTestId('data-testid template variable')
     .filter({ has: page.getByText(variable, { exact: true }) })
     .locator('input')
     .first();
-  await input.click();
-  const before = server.log.length;
-  await page.locator('[role=option]', { hasText: option }).first().click();
-  await page.keyboard.press('Escape');
-  await page.mouse.click(5, 400);
-  await page.waitForFunction(
-    ([name, value]) => window.__vars().find((v) => v.name === name).value === value,
-    [variable.toLowerCase(), option],
-    { timeout: 10000 },
-  );
+
+// What a person does on the page: choose in a drop-down, write into a text box, or follow a link.
+async function act(page, visit) {
+  if (visit.follow) {
+    await Promise.all([page.waitForNavigation(), page.locator('a', { hasText: visit.follow }).first().click()]);
+  } else {
+    const [variable, value] = visit.choose ?? visit.fill;
+    await input(page, variable).click();
+    if (visit.choose) {
+      await page.locator('[role=option]', { hasText: value }).first().click();
+      await page.keyboard.press('Escape');
+    } else await input(page, variable).fill(value);
+    await page.mouse.click(5, 400);
+    await page.waitForFunction(
+      ([label, wanted]) => window.__vars().find((v) => v.label === label).value === wanted,
+      [variable, value],
+      { timeout: 10000 },
+    );
+  }
   await settled(page);
-  return server.log.slice(before).map((query) => query.expr);
+  await drawn(page);
 }
 
-const result = { pages: [], chosen: {} };
+const pages = [];
 try {
-  for (const name of names) {
-    for (const theme of THEMES) {
-      const before = server.log.length;
-      const { page, errors } = await open(name, theme, SIZES[0]);
-      for (const size of SIZES) {
-        await page.setViewportSize({ width: size[0], height: size[1] });
-        await drawn(page);
-        const fits = await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth + 16);
-        await picture(page, `${name}-${theme}-${size[0]}`);
-        const seen = { fits, ...(await read(page)) };
-        result.pages.push({ name, theme, size, errors, queries: server.log.slice(before), ...seen });
-      }
-      await page.close();
+  for (const visit of job.visits) {
+    const before = server.log.length;
+    const { page, errors } = await open(visit);
+    const { name, theme } = visit;
+    for (const size of visit.sizes) {
+      await page.setViewportSize({ width: size[0], height: size[1] });
+      await drawn(page);
+      const fits = await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth + 16);
+      await picture(page, `${visit.picture || name}-${theme}-${size[0]}`);
+      pages.push({ name, theme, size, errors, fits, queries: server.log.slice(before), ...(await read(page)) });
     }
-  }
-  if (names.includes('overview')) {
-    const { page } = await open('overview', 'dark', SIZES[0]);
-    result.chosen = { Source: await choose(page, 'Source', 'cloro-demo') };
+    if (visit.choose || visit.fill || visit.follow) {
+      const done = server.log.length;
+      await act(page, visit);
+      pages.at(-1).then = { queries: server.log.slice(done), url: page.url(), ...(await read(page)) };
+    }
     await page.close();
   }
 } finally {
@@ -155,4 +161,4 @@ try {
   server.server.close();
   fs.rmSync(profile, { recursive: true, force: true });
 }
-console.log(JSON.stringify(result));
+console.log(JSON.stringify(pages));

@@ -53,8 +53,7 @@ for (const f of files) {
   // Nor has it what each data source adds to its annotations
   for (const a of dash.annotations?.list ?? []) {
     a.target = { refId: a.target?.refId };
-    delete a.titleFormat;
-    delete a.textFormat;
+    for (const name of ['expr', 'step', 'titleFormat', 'textFormat']) delete a[name];
   }
   const flat = [];
   for (const p of dash.panels ?? []) {

@@ -1,7 +1,7 @@
 // A stand-in for the few Grafana back-end endpoints the real front-end packages call, in front of a real Prometheus.
 //   POST /api/ds/query                                  range / instant queries -> Grafana data frames
 //   *    /api/datasources/uid/<uid>/resources/api/v1/*  passed to Prometheus (label_values(), rules, metadata ...)
-//   GET  /dashboards/<file>.json, /public/*, /          the dashboards under test, Grafana's icons, the page
+//   GET  /dashboards/<file or uid>.json, /public/*, /d/*  the dashboards under test, Grafana's icons, the page
 // usage: node server.mjs --prom http://127.0.0.1:9090 --dashboards DIR --port 0
 import http from 'node:http';
 import fs from 'node:fs';
@@ -136,6 +136,14 @@ export function start({ prom, dashboards, port = 0, scrapeInterval = 1 }) {
     '.map': 'application/json',
     '.woff2': 'font/woff2',
   };
+  // A dashboard by the name of its file, or by its uid, as links have it.
+  const file = (name) => {
+    const named = path.join(dashboards, name);
+    if (fs.existsSync(named)) return named;
+    const files = fs.readdirSync(dashboards).filter((one) => one.endsWith('.json'));
+    const found = files.find((one) => JSON.parse(fs.readFileSync(path.join(dashboards, one))).uid === path.parse(name).name);
+    return found ? path.join(dashboards, found) : named;
+  };
   const body = (req) =>
     new Promise((res) => {
       const c = [];
@@ -174,8 +182,8 @@ export function start({ prom, dashboards, port = 0, scrapeInterval = 1 }) {
         return res.end(t);
       }
       let f;
-      if (u.pathname === '/') f = path.join(here, 'index.html');
-      else if (u.pathname.startsWith('/dashboards/')) f = path.join(dashboards, path.basename(u.pathname));
+      if (u.pathname.startsWith('/d/')) f = path.join(here, 'index.html');
+      else if (u.pathname.startsWith('/dashboards/')) f = file(path.basename(u.pathname));
       else if (u.pathname.includes('/img/icons/'))
         f = path.join(here, 'node_modules/@grafana/ui/dist/public/img/icons', u.pathname.split('/img/icons/')[1]);
       else f = path.join(here, 'dist', path.normalize(u.pathname).replace(/^(\.\.)+/, ''));

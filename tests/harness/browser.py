@@ -2,15 +2,42 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.harness import programs
 
-FOLDER = programs.ROOT / "tests" / "browser"
+FOLDER: Final = programs.ROOT / "tests" / "browser"
+SMALL: Final = (1440, 900)
+LARGE: Final = (1920, 1080)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One dashboard, by the name of its file, in one theme and in turn in some sizes; then at most one thing is done.
+
+    `params` are those of its URL. `choose` is a variable and the option that is chosen, `fill` a variable and the text
+    that is written, `follow` the text of a link. `picture` is the name of the files, else that of the dashboard.
+    """
+
+    name: str
+    theme: str = "dark"
+    sizes: Sequence[tuple[int, int]] = (SMALL, LARGE)
+    params: Mapping[str, str] = field(default_factory=dict)
+    choose: tuple[str, str] | None = None
+    fill: tuple[str, str] | None = None
+    follow: str = ""
+    picture: str = ""
+
+
+Page = dict[str, Any]
+"""What was seen of one visit in one size, as `check.mjs` tells it; `then` is what was seen after something was done."""
 
 
 def node() -> Path:
@@ -31,25 +58,94 @@ def chromium() -> Path:
     return Path(found)
 
 
-def script(name: str, *arguments: str | Path, timeout: float = 280) -> subprocess.CompletedProcess[str]:
-    """Run one of the scripts there; `timeout` is in seconds."""
-    command = [node(), FOLDER / name, *arguments]
-    return subprocess.run(
-        command, cwd=FOLDER, capture_output=True, text=True, timeout=timeout, check=False, env=dict(os.environ)
+def script(name: str, *arguments: str | Path, job: object = None, timeout: float = 280) -> str:
+    """What one of the scripts there prints; `job` goes to it as JSON, `timeout` is in seconds.
+
+    Raises `AssertionError` with what it printed where it fails.
+    """
+    done = subprocess.run(
+        [node(), FOLDER / name, *arguments],
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        input=json.dumps(job),
+        timeout=timeout,
+        check=False,
+        env=dict(os.environ),
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
-def render(prometheus: str, dashboards: Path, out: Path, names: Sequence[str], *, since: str) -> dict[str, Any]:
-    """What a person would see of these dashboards, in two sizes and two themes; the pictures go to `out`.
+@cache
+def _build() -> None:
+    script("build.mjs")
+
+
+def render(prometheus: str, dashboards: Path, visits: Sequence[Visit], *, pictures: Path | None = None) -> list[Page]:
+    """What a person would see: a page for each visit and size. The pictures go to a folder, if any.
 
     Raises `AssertionError` with what was printed where a page could not be rendered.
     """
     chromium()
-    built = script("build.mjs")
-    assert built.returncode == 0, built.stderr
-    out.mkdir(parents=True, exist_ok=True)
-    flags = ["--prom", prometheus, "--dashboards", str(dashboards), "--out", str(out), "--from", since]
-    done = script("check.mjs", *flags, *names)
-    assert done.returncode == 0, done.stderr
-    seen: dict[str, Any] = json.loads(done.stdout)
-    return seen
+    _build()
+    if pictures:
+        pictures.mkdir(parents=True, exist_ok=True)
+    job = {
+        "prometheus": prometheus,
+        "dashboards": str(dashboards),
+        "pictures": str(pictures) if pictures else None,
+        "visits": [asdict(visit) for visit in visits],
+    }
+    pages: list[Page] = json.loads(script("check.mjs", job=job))
+    return pages
+
+
+def faults(page: Page, may_be_empty: Mapping[str, str], readable: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with a page.
+
+    `may_be_empty` is what a panel says that has nothing to show; `readable` is a regular expression of the text that
+    has to be legible in a panel.
+    """
+    yield from page["errors"]
+    yield from page["ids"]
+    if page.get("fatal"):
+        yield page["fatal"]
+        return
+    if not page["fits"]:
+        yield "the page is wider than the window"
+    for variable in page["variables"]:
+        if variable.get("options") == []:
+            yield f"${variable['name']} has no options"
+    for query in page["queries"]:
+        if query["status"] != "success":
+            yield f"{query['error']}: {query['expr']}"
+        elif re.search(r"\$\{?[a-z_]", query["expr"]):
+            yield f"a variable is left in {query['expr']}"
+    for panel in page["panels"]:
+        yield from _faults_of_panel(panel, page, may_be_empty, readable)
+
+
+def _faults_of_panel(
+    panel: dict[str, Any], page: Page, may_be_empty: Mapping[str, str], readable: Mapping[str, str]
+) -> Iterator[str]:
+    title = panel["title"]
+    if problem := panel.get("error") or panel.get("loadError"):
+        yield f"{title}: {problem}"
+    if title not in page["shown"]:
+        yield f"{title} is not shown"
+        return
+    shown = page["shown"][title]
+    is_empty = not any(one["points"] for one in panel["fields"])
+    if is_empty and title not in may_be_empty:
+        yield f"{title} is empty"
+    elif is_empty and may_be_empty[title] not in shown["text"]:
+        yield f"{title} does not say {may_be_empty[title]!r}: {shown['text']}"
+    elif not is_empty and not re.search(readable.get(title, ""), shown["text"]):
+        yield f"{title} does not show {readable[title]!r}: {shown['text']}"
+    if shown["left"] < 0 or shown["right"] > page["width"]:
+        yield f"{title} is outside of the page"
+    # The legend of a graph may lose its end, which is the name of the source.
+    ends = r"Series color|.*\)" if panel["type"] == "timeseries" else "(?!)"
+    if cut := [text for text in shown["cut"] if not re.fullmatch(ends, text)]:
+        yield f"{title}: cut off: {cut}"

@@ -1,7 +1,8 @@
 // A Prometheus data source over POST /api/ds/query for this harness, so that nothing here needs @grafana/prometheus (AGPL-3.0).
 // What Grafana's own does and the dashboards here use: variable interpolation, label_values() and friends, table and heatmap formats.
-import { Observable, from } from 'rxjs';
+import { Observable, from, of } from 'rxjs';
 import {
+  AnnotationEvent,
   DataFrame,
   DataQueryRequest,
   DataQueryResponse,
@@ -61,7 +62,7 @@ function heatmap(frames: DataFrame[]): DataFrame[] {
     createDataFrame({
       refId: rows[0].refId,
       fields: [
-        { name: 'Time', type: FieldType.time, values: time, config: {} },
+        { name: 'Time', type: FieldType.time, values: time, config: { interval: rows[0].fields[0].config.interval } },
         ...rows.map((f, r) => ({
           name: f.fields[1].labels!.le,
           type: FieldType.number,
@@ -72,7 +73,38 @@ function heatmap(frames: DataFrame[]): DataFrame[] {
     }),
   ];
 }
+// Like Grafana's own: each series with values above 0 is an event, and its neighbouring values are one region.
+function events(annotation: any, frames: DataFrame[]): AnnotationEvent[] {
+  return frames.flatMap((frame) => {
+    const step = frame.fields[0]?.config.interval ?? 60_000;
+    const [times, values] = [frame.fields[0]?.values ?? [], frame.fields[1]?.values ?? []];
+    const labels = frame.fields[1]?.labels ?? {};
+    const text = (template = '') => template.replace(/\{\{\s*(.+?)\s*\}\}/g, (_, name) => labels[name] ?? '');
+    const found: AnnotationEvent[] = [];
+    for (let i = 0; i < times.length; i++) {
+      if (!(values[i] > 0)) continue;
+      const last = found.at(-1);
+      if (last && times[i] - (last.timeEnd ?? last.time!) <= step) last.timeEnd = times[i];
+      else
+        found.push({
+          annotation,
+          time: times[i],
+          title: text(annotation.titleFormat),
+          text: text(annotation.textFormat),
+          tags: (annotation.tagKeys ?? '')
+            .split(',')
+            .map((key: string) => labels[key.trim()])
+            .filter(Boolean),
+        });
+    }
+    return found.map((event) => ({ ...event, isRegion: event.timeEnd !== undefined }));
+  });
+}
 export class PrometheusDatasource extends DataSourceApi<any> {
+  annotations: any = {
+    prepareAnnotation: (json: any) => json,
+    processEvents: (annotation: any, frames: DataFrame[]) => of(events(annotation, frames)),
+  };
   constructor(private settings: DataSourceInstanceSettings<any>) {
     super(settings);
     this.interval = settings.jsonData.timeInterval;

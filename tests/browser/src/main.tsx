@@ -18,7 +18,7 @@ import {
 import { panelPlugins } from './panels';
 import { GlobalStyles, PortalContainer } from '@grafana/ui';
 import { initPluginTranslations } from '@grafana/i18n';
-import { VizPanel, sceneGraph, sceneUtils, loadResources } from '@grafana/scenes';
+import { SceneReactObject, VizPanel, dataLayers, sceneGraph, sceneUtils } from '@grafana/scenes';
 import { initRuntime } from './runtime';
 import { toScene } from './model';
 
@@ -86,10 +86,13 @@ function idProblems(dash: any, theme: any): string[] {
 async function main() {
   await initPluginTranslations('harness', []);
   const theme = initRuntime();
-  const name = new URLSearchParams(location.search).get('d')!;
-  const dash = await (await fetch(`/dashboards/${name}.json`)).json();
+  const dash = await (await fetch(`/dashboards/${location.pathname.split('/').slice(2).join('/')}.json`)).json();
   (window as any).__idProblems = idProblems(dash, theme);
-  const scene = toScene(dash, new URLSearchParams(location.search).get('from') ?? undefined);
+  const scene = toScene(dash);
+  scene.state.controls?.forEach((control) => {
+    if (control instanceof SceneReactObject) control.setState({ props: { ...control.state.props, scene } });
+  });
+  sceneUtils.syncStateFromSearchParams(scene, new URLSearchParams(location.search));
   const w = window as any;
   w.__scene = scene;
   // what the checks read
@@ -102,6 +105,7 @@ async function main() {
         type: p.state.pluginId,
         loadError: p.state._pluginLoadError,
         state: raw?.state ?? 'none',
+        annotations: (raw?.annotations ?? []).reduce((count, frame) => count + frame.length, 0),
         error: raw?.errors?.map((e) => e.message).join('; ') || raw?.error?.message,
         fields: (data?.series ?? []).flatMap((f) =>
           f.fields
@@ -124,6 +128,7 @@ async function main() {
   w.__vars = () =>
     (scene.state.$variables?.state.variables ?? []).map((v: any) => ({
       name: v.state.name,
+      label: v.state.label,
       value: String(v.getValue()),
       options: v.state.options?.map((o: any) => o.value),
       error: v.state.error,
@@ -135,6 +140,9 @@ async function main() {
     return (
       ps.length > 0 &&
       !w.__vars().some((v: any) => v.loading) &&
+      sceneGraph
+        .findAllObjects(scene, (o) => o instanceof dataLayers.AnnotationsDataLayer)
+        .every((layer: any) => !layer.state.isEnabled || layer.state.data?.state === LoadingState.Done) &&
       ps.every((p: any) => p.state === LoadingState.Done || p.state === LoadingState.Error || p.type === 'text')
     );
   };

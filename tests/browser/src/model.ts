@@ -1,4 +1,5 @@
 // classic dashboard JSON -> scene objects (what core's transformSaveModelToScene does; that code is not published)
+import { DashboardLinks } from './links';
 import {
   ConstantVariable,
   CustomVariable,
@@ -7,11 +8,14 @@ import {
   IntervalVariable,
   QueryVariable,
   SceneControlsSpacer,
+  SceneDataLayerControls,
+  SceneDataLayerSet,
   SceneDataTransformer,
   SceneGridItem,
   SceneGridLayout,
   SceneGridRow,
   SceneQueryRunner,
+  SceneReactObject,
   SceneRefreshPicker,
   SceneTimePicker,
   SceneTimeRange,
@@ -21,6 +25,7 @@ import {
   VizPanel,
   SceneVariable,
   behaviors,
+  dataLayers,
 } from '@grafana/scenes';
 
 function variable(v: any): SceneVariable {
@@ -92,7 +97,7 @@ function item(p: any): SceneGridItem {
   const g = p.gridPos;
   return new SceneGridItem({ key: `grid-${n}`, x: g.x, y: g.y, width: g.w, height: g.h, body: viz });
 }
-export function toScene(d: any, from?: string): EmbeddedScene {
+export function toScene(d: any): EmbeddedScene {
   const children: any[] = [];
   let row: SceneGridRow | undefined;
   let rowItems: any[] = [];
@@ -118,9 +123,21 @@ export function toScene(d: any, from?: string): EmbeddedScene {
     } else (row ? rowItems : children).push(item(p));
   }
   close();
+  const links = new SceneReactObject({ component: DashboardLinks, props: { links: d.links ?? [] } });
+  const layers = (d.annotations?.list ?? []).map(
+    (a: any) =>
+      new dataLayers.AnnotationsDataLayer({
+        key: `annotations-${a.name}`,
+        name: a.name,
+        query: a,
+        isEnabled: Boolean(a.enable),
+        isHidden: Boolean(a.hide),
+      }),
+  );
   return new EmbeddedScene({
+    $data: new SceneDataLayerSet({ layers }),
     $timeRange: new SceneTimeRange({
-      from: from ?? d.time?.from ?? 'now-1h',
+      from: d.time?.from ?? 'now-1h',
       to: d.time?.to ?? 'now',
       timeZone: d.timezone,
     }),
@@ -128,7 +145,9 @@ export function toScene(d: any, from?: string): EmbeddedScene {
     $behaviors: [new behaviors.CursorSync({ sync: d.graphTooltip ?? 0, key: 'sync' })],
     controls: [
       new VariableValueSelectors({}),
+      ...(layers.length ? [new SceneDataLayerControls()] : []),
       new SceneControlsSpacer(),
+      links,
       new SceneTimePicker({ isOnCanvas: true }),
       new SceneRefreshPicker({ isOnCanvas: true }),
     ],

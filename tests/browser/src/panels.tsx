@@ -1,8 +1,11 @@
 // Panel plugins: Grafana's own published visualisation components (@grafana/ui) behind the same option names.
 // The core plugins' glue is not published, so this file re-makes it; state-timeline and heatmap are drawn here.
-import React from 'react';
+import React, { useEffect, useLayoutEffect, useRef } from 'react';
+import type uPlot from 'uplot';
 import {
   cacheFieldDisplayNames,
+  colorManipulator,
+  dateTimeFormat,
   DataFrame,
   DisplayValue,
   FieldType,
@@ -17,7 +20,15 @@ import {
   formattedValueToString,
   getValueFormat,
 } from '@grafana/data';
-import { BarGauge, BigValue, TimeSeries, VizRepeater, useTheme2 } from '@grafana/ui';
+import {
+  BarGauge,
+  BigValue,
+  TimeSeries,
+  UPlotConfigBuilder,
+  VizRepeater,
+  measureText,
+  useTheme2,
+} from '@grafana/ui';
 import { TableNG } from '@grafana/ui/unstable';
 
 const NoData = ({ why }: { why: string }) => (
@@ -29,6 +40,48 @@ const hasData = (s: DataFrame[]) => s.some((f) => f.fields.length && f.length);
 
 const noValue = (config: any): string => config.defaults.noValue ?? 'No data';
 
+/* Core's plug-in that draws annotations is not published: here they are elements above the graph, regions or lines. */
+function Annotations({ config, frames }: { config: UPlotConfigBuilder; frames: DataFrame[] }) {
+  const theme = useTheme2();
+  const latest = useRef(frames);
+  const plot = useRef<uPlot>();
+  latest.current = frames;
+  const draw = (u: uPlot) => {
+    u.over.querySelectorAll('[data-harness-annotation]').forEach((element) => element.remove());
+    for (const frame of latest.current) {
+      const of = (name: string) => frame.fields.find((field) => field.name === name)?.values ?? [];
+      for (let i = 0; i < frame.length; i++) {
+        const left = Math.max(0, u.valToPos(of('time')[i], 'x'));
+        const right = Math.min(u.over.clientWidth, u.valToPos(of('timeEnd')[i] || of('time')[i], 'x'));
+        if (right < 0 || left > u.over.clientWidth) continue;
+        const color = theme.visualization.getColorByName(of('color')[i]);
+        const element = document.createElement('div');
+        element.dataset.harnessAnnotation = `${of('title')[i]}: ${of('text')[i]}`;
+        element.title = element.dataset.harnessAnnotation;
+        Object.assign(element.style, {
+          position: 'absolute',
+          left: `${left}px`,
+          width: `${Math.max(2, right - left)}px`,
+          top: '0',
+          bottom: '0',
+          background: colorManipulator.alpha(color, 0.08),
+          borderLeft: `1px dashed ${color}`,
+          borderBottom: `4px solid ${color}`,
+          boxSizing: 'border-box',
+        });
+        u.over.appendChild(element);
+      }
+    }
+  };
+  useLayoutEffect(() => {
+    config.addHook('init', (u) => (plot.current = u));
+    config.addHook('draw', draw);
+  }, [config]);
+  useEffect(() => {
+    if (plot.current) draw(plot.current);
+  }, [frames]);
+  return null;
+}
 function TimeSeriesPanel({ data, timeRange, timeZone, width, height, options, fieldConfig }: PanelProps<any>) {
   const frames = data.series.filter(
     (f) => f.fields.some((x) => x.type === FieldType.time) && f.fields.some((x) => x.type === FieldType.number),
@@ -44,7 +97,9 @@ function TimeSeriesPanel({ data, timeRange, timeZone, width, height, options, fi
       height={height}
       legend={{ showLegend: true, displayMode: 'list', placement: 'bottom', calcs: [], ...options.legend }}
       options={options}
-    />
+    >
+      {(config: UPlotConfigBuilder) => <Annotations config={config} frames={data.annotations ?? []} />}
+    </TimeSeries>
   );
 }
 function useDisplays(p: PanelProps<any>, sparkline = false) {
@@ -237,21 +292,56 @@ function TablePanel({ data, width, height, options, fieldConfig, timeRange }: Pa
     />
   );
 }
+const AXIS = 22; // pixels below a graph for its times
+function TimeAxis({ left, width, height, timeRange, timeZone }: any) {
+  const theme = useTheme2();
+  const from = timeRange.from.valueOf();
+  const length = timeRange.to.valueOf() - from;
+  const step = [1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 172800].find(
+    (seconds) => (length / 1000 / seconds) * 100 <= width,
+  )!;
+  const format = length > 86_400_000 ? 'MM/DD HH:mm' : step < 60 ? 'HH:mm:ss' : 'HH:mm';
+  const first = Math.ceil(from / 1000 / step) * step;
+  const times = Array.from({ length: Math.ceil((from + length) / 1000 / step - first / step) }, (_, i) => first + i * step);
+  return times.map((time) => (
+    <text
+      key={time}
+      x={left + ((time * 1000 - from) / length) * width}
+      y={height - 5}
+      textAnchor="middle"
+      fill={theme.colors.text.secondary}
+    >
+      {dateTimeFormat(time * 1000, { format, timeZone })}
+    </text>
+  ));
+}
 /* not in @grafana/ui: drawn here from the same prepared fields (mappings, thresholds, colours, units) */
-function StateTimelinePanel({ data, width, height, timeRange, options, fieldConfig }: PanelProps<any>) {
+function StateTimelinePanel({ data, width, height, timeRange, timeZone, options, fieldConfig }: PanelProps<any>) {
   const theme = useTheme2();
   const rows = data.series.flatMap((f) => {
     const t = f.fields.find((x) => x.type === FieldType.time);
     return t ? f.fields.filter((x) => x.type !== FieldType.time).map((x) => ({ f, t, x })) : [];
   });
   if (!rows.length) return <NoData why={noValue(fieldConfig)} />;
+  const names = rows.map(({ f, x }) => getFieldDisplayName(x, f, data.series));
   const from = timeRange.from.valueOf(),
     to = timeRange.to.valueOf(),
-    lw = 280,
+    lw = Math.max(...names.map((name) => measureText(name, 12).width)) + 12,
     w = width - lw,
-    rh = height / rows.length;
+    legend = new Map(rows.flatMap(({ x }) => x.values.map((v: any) => x.display!(v)).map((d) => [d.text, d.color]))),
+    below = AXIS + 20,
+    rh = (height - below) / rows.length;
   return (
     <svg width={width} height={height} style={{ fontSize: 12 }}>
+      <TimeAxis left={lw} width={w} height={height - 20} timeRange={timeRange} timeZone={timeZone} />
+      {[...legend].map(([text, color], i) => (
+        <g key={text} transform={`translate(${4 + i * 140}, ${height - 14})`}>
+          <rect width={12} height={4} y={4} fill={color} />
+          <text x={18} y={10} fill={theme.colors.text.primary}>
+            {text}
+          </text>
+        </g>
+      ))}
       {rows.map(({ f, t, x }, r) => {
         const segs: any[] = [];
         const n = x.values.length;
@@ -270,7 +360,7 @@ function StateTimelinePanel({ data, width, height, timeRange, options, fieldConf
         return (
           <g key={r}>
             <text x={4} y={r * rh + rh / 2} fill={theme.colors.text.primary}>
-              {getFieldDisplayName(x, f, data.series)}
+              {names[r]}
             </text>
             {segs.map((s, i) => {
               const x0 = lw + ((s.from - from) / (to - from)) * w,
@@ -285,7 +375,7 @@ function StateTimelinePanel({ data, width, height, timeRange, options, fieldConf
                     fill={s.color}
                     opacity={0.7}
                   />
-                  {x1 - x0 > 30 && (
+                  {options.showValue !== 'never' && x1 - x0 > 30 && (
                     <text x={x0 + 4} y={r * rh + rh / 2} fill="#fff">
                       {s.text}
                     </text>
@@ -299,28 +389,38 @@ function StateTimelinePanel({ data, width, height, timeRange, options, fieldConf
     </svg>
   );
 }
-function HeatmapPanel({ data, width, height, timeRange, fieldConfig }: PanelProps<any>) {
+function HeatmapPanel({ data, width, height, timeRange, timeZone, options, fieldConfig }: PanelProps<any>) {
   const theme = useTheme2();
   // Prometheus' "heatmap" format, after the real transformV2: a time field and one field per bucket, de-cumulated
   const t = data.series[0]?.fields.find((x) => x.type === FieldType.time);
   const rows = data.series.flatMap((f) => f.fields.filter((x) => x.type === FieldType.number).map((x) => ({ f, x })));
   if (!t || !rows.length) return <NoData why={noValue(fieldConfig)} />;
-  const max = Math.max(...rows.flatMap(({ x }) => x.values.map((v) => v ?? 0)), 1e-9),
-    lw = 60,
-    cw = (width - lw) / t.values.length,
-    ch = height / rows.length;
+  // Like Grafana's, which formats the bounds by the unit of the axis where they are numbers
+  const unit = getValueFormat(options.yAxis?.unit ?? 'short');
+  const names = rows.map(({ f, x }) => {
+    const name = getFieldDisplayName(x, f, data.series);
+    return Number.isNaN(Number(name)) ? name : formattedValueToString(unit(Number(name), options.yAxis?.decimals));
+  });
+  const from = timeRange.from.valueOf(),
+    to = timeRange.to.valueOf(),
+    max = Math.max(...rows.flatMap(({ x }) => x.values.map((v) => v ?? 0)), 1e-9),
+    lw = Math.max(...names.map((name) => measureText(name, 11).width)) + 12,
+    step = t.config.interval ?? (t.values[1] ?? to) - t.values[0],
+    cw = (step / (to - from)) * (width - lw),
+    ch = (height - AXIS) / rows.length;
   return (
     <svg width={width} height={height} style={{ fontSize: 11 }}>
-      {rows.map(({ f, x }, r) => (
-        <g key={r} data-harness-value={getFieldDisplayName(x, f, data.series)}>
-          <text x={4} y={height - r * ch - ch / 3} fill={theme.colors.text.secondary}>
-            {getFieldDisplayName(x, f, data.series)}
+      <TimeAxis left={lw} width={width - lw} height={height} timeRange={timeRange} timeZone={timeZone} />
+      {rows.map(({ x }, r) => (
+        <g key={r} data-harness-value={names[r]}>
+          <text x={4} y={height - AXIS - r * ch - ch / 3} fill={theme.colors.text.secondary}>
+            {names[r]}
           </text>
           {x.values.map((v, i) => (
             <rect
               key={i}
-              x={lw + i * cw}
-              y={height - (r + 1) * ch}
+              x={lw + ((t.values[i] - from) / (to - from)) * (width - lw)}
+              y={height - AXIS - (r + 1) * ch}
               width={cw + 0.5}
               height={ch}
               fill={theme.visualization.getColorByName('orange')}
@@ -412,6 +512,7 @@ function make(id: string, C: any, custom?: Record<string, any>, defaults?: any, 
       : undefined,
   } as any);
   if (defaults) p.setDefaults(defaults);
+  p.setDataSupport({ annotations: id === 'timeseries', alertStates: false });
   p.meta = {
     id,
     name: id,

@@ -1,0 +1,325 @@
+"""What a dashboard has to be, by the rules and by its queries on a real Prometheus; each check tells what is wrong."""
+
+import json
+import re
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import promql_parser
+
+from dashboards import panels
+from dashboards.build import BUILDERS
+from tests.harness.prometheus import PrometheusServer
+from tests.harness.promql import selectors, undeclared
+
+Board = dict[str, Any]
+COLORS: Final = {
+    panels.GOOD,
+    panels.NEAR,
+    panels.ACT,
+    panels.BAD,
+    panels.NEUTRAL,
+    panels.CLOSED,
+    panels.UNKNOWN,
+    *panels.SHADES,
+    "transparent",
+}
+CHAIN: Final = ("job", "instance", "system", "source", "pool", "queue")
+
+
+def charts(board: Board) -> list[dict[str, Any]]:
+    """The panels that show something."""
+    return [panel for panel in board["panels"] if panel["type"] != "row"]
+
+
+# --- The rules, most of them those of Grafana's dashboard-linter.
+
+
+def is_stable(board: Board) -> Iterator[str]:
+    """Links, bookmarks and provisioning go by the uid; what is edited by hand is lost."""
+    if board.get("uid") not in {f"concurrency-{name}" for name in BUILDERS}:
+        yield f"uid {board.get('uid')}"
+    if board.get("editable") is not False:
+        yield "can be edited"
+    if not board.get("description", "").endswith("?"):
+        yield "its description is no question"
+    if board["schemaVersion"] < 39 or board.get("id") is not None:
+        yield "can't be imported as it is"
+
+
+def has_variables(board: Board) -> Iterator[str]:
+    """Each is chained to those before it, refreshed, and used."""
+    variables = board["templating"]["list"]
+    source, *others = [variable for variable in variables if variable["type"] != "textbox"]
+    if (source["name"], source["label"], source["type"]) != ("datasource", "Data source", "datasource"):
+        yield "no variable for the data source"
+    names = [variable["name"] for variable in others]
+    if names != [name for name in CHAIN if name in names]:
+        yield f"variables {names}"
+    used = json.dumps([board["panels"], board["annotations"]] + [variable["query"] for variable in variables])
+    for number, variable in enumerate(others):
+        name, query = variable["name"], variable["query"]["query"]
+        if (variable["multi"], variable["includeAll"], variable["refresh"]) != (True, True, 2):
+            yield f"${name}: several, all, and new ones at another time, that has to be"
+        if variable["datasource"]["uid"] != "${datasource}":
+            yield f"${name}: another data source"
+        if variable["allValue"] != (".*" if name == "pool" else ".+") or variable["label"] != name.capitalize():
+            yield f"${name}: label or value for all"
+        yield from (
+            f"${name} does not follow ${before}" for before in names[:number] if f'{before}=~"${before}"' not in query
+        )
+    yield from (
+        f"${variable['name']} is not used"
+        for variable in variables
+        if not re.search(rf"\$\{{?{variable['name']}", used)
+    )
+
+
+def has_places(board: Board) -> Iterator[str]:
+    """Panels lie beside each other, within the grid, each with a number of its own."""
+    ids = [panel["id"] for panel in board["panels"]]
+    if len(set(ids)) < len(ids):
+        yield "two panels have one id"
+    taken: dict[tuple[int, int], str] = {}
+    for panel in board["panels"]:
+        place = panel["gridPos"]
+        if not 0 <= place["x"] < place["x"] + place["w"] <= 24:
+            yield f"{panel['title']}: outside of the grid"
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                if (x, y) in taken:
+                    yield f"{panel['title']} overlaps {taken[x, y]}"
+                    return
+                taken[x, y] = panel["title"]
+
+
+def has_links(board: Board) -> Iterator[str]:
+    """To the other dashboards and to queues, with what is chosen and the time."""
+    others = {f"/d/concurrency-{name}" for name in BUILDERS} - {f"/d/{board['uid']}"}
+    if {link["url"] for link in board["links"]} != others:
+        yield "does not link to each of the others"
+    yield from (
+        f"link {link['title']} carries not all"
+        for link in board["links"]
+        if not (link["includeVars"] and link["keepTime"])
+    )
+    for link in links_of_rows(board):
+        fields = re.findall(r"var-(\w+)=\$\{__data\.fields\.(\w+):percentencode\}", link["url"])
+        if (
+            not re.match(r"/d/concurrency-\w+\?\$\{datasource:queryparam\}&", link["url"])
+            or not link["url"].endswith("${__url_time_range}")
+            or [(name, field.lower()) for name, field in fields]
+            != [(name, name) for name in ("source", "pool", "queue")]
+        ):
+            yield f"link {link['title']}: {link['url']}"
+
+
+def links_of_rows(board: Board) -> Iterator[dict[str, str]]:
+    """The links of the cells of tables."""
+    for panel in charts(board):
+        for override in panel["fieldConfig"]["overrides"]:
+            for prop in override["properties"]:
+                if prop["id"] == "links":
+                    yield from prop["value"]
+
+
+def asks_and_answers(board: Board) -> Iterator[str]:
+    """A panel asks a question, says its unit, and what it means that it has nothing to show."""
+    for panel in charts(board):
+        title, defaults = panel["title"], panel["fieldConfig"]["defaults"]
+        if not title or "?" not in panel.get("description", ""):
+            yield f"{title}: no question"
+        for what in ("unit", "noValue"):
+            if not defaults.get(what):
+                yield f"{title}: no {what}"
+        if not panel.get("targets"):
+            yield f"{title}: no query"
+        of = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
+        if any(source != {"type": "prometheus", "uid": "${datasource}"} for source in of):
+            yield f"{title}: another data source"
+
+
+def means_its_colours(board: Board) -> Iterator[str]:
+    """Colours mean the same everywhere, and thresholds rise."""
+    for panel in charts(board):
+        title, config = panel["title"], panel["fieldConfig"]
+        found = set(re.findall(r'"(?:fixedColor|color)": "([^"]+)"', json.dumps(panel)))
+        if found - COLORS:
+            yield f"{title}: colours {found - COLORS}"
+        for override in config["overrides"]:
+            color = panels.STATES.get(override["matcher"].get("options"))
+            if color and {"id": "color", "value": {"mode": "fixed", "fixedColor": color}} not in override["properties"]:
+                yield f"{title}: another colour for {override['matcher']['options']}"
+        properties = [prop for override in config["overrides"] for prop in override["properties"]]
+        thresholds = [prop["value"] for prop in properties if prop["id"] == "thresholds"]
+        for levels in [config["defaults"].get("thresholds"), *thresholds]:
+            values: list[Any] = [step["value"] for step in levels["steps"]] if levels else [None]
+            if values[0] is not None or values[1:] != sorted(set(values[1:])):
+                yield f"{title}: thresholds {values}"
+
+
+def names_its_fields(board: Board) -> Iterator[str]:
+    """What is overridden is there: the columns of a table; in a graph what the legend can be."""
+    for panel in charts(board):
+        overridden = {override["matcher"].get("options") for override in panel["fieldConfig"]["overrides"]}
+        if panel["type"] == "table":
+            organize = next(one["options"] for one in panel["transformations"] if one["id"] == "organize")
+            kept = next(one["options"] for one in panel["transformations"] if one["id"] == "filterFieldsByName")
+            shown = set(organize["renameByName"].values())
+            if overridden != shown or len(shown) < len(organize["renameByName"]):
+                yield f"{panel['title']}: columns {overridden ^ shown}"
+            if not set(organize["renameByName"]) == set(organize["indexByName"]) == set(kept["include"]["names"]):
+                yield f"{panel['title']}: the transformations disagree"
+            if any(target.get("format") != "table" or not target.get("instant") for target in panel["targets"]):
+                yield f"{panel['title']}: a query that makes no table"
+        else:
+            templates = [re.sub(r"\\\{\\\{\w+\\\}\\\}", ".+", re.escape(t["legendFormat"])) for t in panel["targets"]]
+            for name in overridden:
+                if not any(re.fullmatch(template, name) for template in templates):
+                    yield f"{panel['title']}: nothing can be called {name}"
+
+
+def selects_what_is_declared(board: Board) -> Iterator[str]:
+    """Every metric and label exists, rates have Grafana's window, and the choice of job and instance holds."""
+    for where, expression in expressions(board):
+        yield from (f"{where}: {problem}" for problem in undeclared(Variables().fill(expression)))
+        for function, window in re.findall(r"\b(i?rate|increase)\([^\[\]]*\[([^\]]+)\]", expression):
+            if window != ("$__range" if function == "increase" else "$__rate_interval"):
+                yield f"{where}: a {function} over {window}"
+        for counter in re.findall(r"(?<!\w)\w+_total\b", expression):
+            if not re.search(rf"(rate|increase)\({counter}\{{", expression):
+                yield f"{where}: the counter {counter} is not turned into a rate"
+        known = {variable["name"] for variable in board["templating"]["list"]}
+        for name in re.findall(r"\$\{?([a-z_]\w*)", expression):
+            if name not in known | {"__rate_interval", "__range", "__interval"}:
+                yield f"{where}: no variable ${name}"
+        # The linter wants job and instance everywhere; what rules recorded has no instance, and alerts may have no job.
+        for metric, selector in re.findall(r"([a-z_]+(?::\w+)*)\{([^}]*)\}", expression):
+            wanted = ["source"] if metric.startswith("ALERTS") else ["job"] if ":" in metric else ["job", "instance"]
+            yield from (
+                f"{where}: {metric} is not limited to ${label}"
+                for label in wanted
+                if f'{label}=~"${label}"' not in selector
+            )
+
+
+def expressions(board: Board) -> Iterator[tuple[str, str]]:
+    """Every query, and where it is."""
+    for panel in charts(board):
+        for target in panel["targets"]:
+            yield f"{panel['title']} {target['refId']}", target["expr"]
+    for annotation in board["annotations"].get("list", ()):
+        yield f"annotation {annotation['name']}", annotation["target"]["expr"]
+
+
+def marks_the_same(board: Board) -> Iterator[str]:
+    """Older versions of Grafana read an annotation's query beside its target, newer ones within."""
+    for annotation in board["annotations"].get("list", ()):
+        target = annotation["target"]
+        if (annotation.get("expr"), annotation.get("step")) != (target["expr"], target["interval"]):
+            yield f"annotation {annotation['name']}: its target says something else"
+
+
+RULES: Final[Sequence[Callable[[Board], Iterator[str]]]] = (
+    is_stable,
+    has_variables,
+    has_places,
+    has_links,
+    asks_and_answers,
+    means_its_colours,
+    names_its_fields,
+    selects_what_is_declared,
+    marks_the_same,
+)
+
+
+# --- Every query, on a real Prometheus.
+
+
+@dataclass(frozen=True)
+class Variables:
+    """What is chosen in the drop-downs, as Grafana fills it in, everything by default; and the range that is shown."""
+
+    job: str = ".+"
+    instance: str = ".+"
+    system: str = ".+"
+    source: str = ".+"
+    pool: str = ".*"
+    queue: str = ".+"
+    what_if: str = "10"
+    seconds: int = 60
+    step: int = 5
+
+    def fill(self, text: str) -> str:
+        """The expression with its variables replaced; one that is unknown stays."""
+        values = {
+            "__rate_interval": f"{4 * self.step}s",
+            "__range": f"{self.seconds}s",
+            "__interval": f"{self.step}s",
+            **{name: str(value) for name, value in vars(self).items()},
+        }
+        return re.sub(r"\$\{?(\w+)\}?", lambda match: values.get(match[1], match[0]), text)
+
+
+def series(prometheus: PrometheusServer, target: dict[str, Any], chosen: Variables) -> list[dict[str, str]]:
+    """The labels of the series that the panel would show."""
+    expression = chosen.fill(target["expr"])
+    if target.get("instant"):
+        return [labels for labels, _ in prometheus.query(expression)]
+    return prometheus.query_range(expression, seconds=chosen.seconds, step=chosen.step)
+
+
+def _legends(target: dict[str, Any], series: list[dict[str, str]]) -> list[str]:
+    template = target["legendFormat"]
+    if template == "__auto" or target.get("format") in {"heatmap", "table"}:
+        return []
+    return [re.sub(r"\{\{(\w+)\}\}", lambda match: labels.get(match[1], ""), template) for labels in series]  # noqa: B023
+
+
+def queries(
+    prometheus: PrometheusServer,
+    board: Board,
+    chosen: Variables,
+    may_be_empty: Container[str] = (),
+    *,
+    all_targets: bool = False,
+) -> Iterator[str]:
+    """What is wrong with the panels, if this is chosen. Each, or with `all_targets` each of its queries, has data."""
+    for panel in charts(board):
+        where = f"{board['uid']}: {panel['title']}"
+        try:
+            found = [(target, series(prometheus, target, chosen)) for target in panel["targets"]]
+        except ValueError as error:
+            yield f"{where}: {error}"
+            continue
+        empty = [chosen.fill(target["expr"]) for target, labels in found if not labels]
+        if ((all_targets and empty) or len(empty) == len(found)) and panel["title"] not in may_be_empty:
+            yield f"{where}: nothing from {empty}"
+        shown = [legend for target, labels in found for legend in _legends(target, labels)]
+        if len(set(shown)) < len(shown):
+            yield f"{where}: legends that are alike: {shown}"
+        if len(shown) > 25:
+            yield f"{where}: {len(shown)} legends"
+        for target, of in found:
+            for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
+                if of and label != "pool" and not any(label in labels for labels in of):
+                    yield f"{where}: no series has the label {label} of the legend"
+
+
+def marks(prometheus: PrometheusServer, board: Board, chosen: Variables) -> Iterator[str]:
+    """The annotations that have no data, if this is chosen."""
+    for annotation in board["annotations"].get("list", ()):
+        if not series(prometheus, annotation["target"], chosen):
+            yield f"{board['uid']}: annotation {annotation['name']}: nothing from {chosen.fill(annotation['expr'])}"
+
+
+def dead_selectors(prometheus: PrometheusServer, board: Board, chosen: Variables) -> Iterator[str]:
+    """What an expression selects and there is not, though the expression as a whole may have a result."""
+    seen = set()
+    for where, expression in expressions(board):
+        for selector in selectors(promql_parser.parse(chosen.fill(expression))):
+            text = selector.prettify()
+            if text not in seen and not prometheus.query_range(text, seconds=chosen.seconds, step=chosen.step):
+                yield f"{board['uid']}: {where}: nothing matches {text}"
+            seen.add(text)

@@ -1,0 +1,192 @@
+"""The dashboards on a week of history, and with three hundred queues: their queries, and what a person sees of them.
+
+The pictures are left in `.cache/dashboards`.
+"""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from dashboards.build import BUILDERS, FOLDER
+from tests.harness import browser, fleet
+from tests.harness.browser import LARGE, SMALL, Page, Visit
+from tests.harness.dashboards import Board, Variables, dead_selectors, marks, queries
+from tests.harness.history import history
+from tests.harness.prometheus import PrometheusServer
+from tests.test_dashboards import BOARDS, TITLES, every_board
+from tests.test_dashboards_browser import PICTURES, all_faults
+
+pytestmark = pytest.mark.servers
+WEEK = Variables(seconds=7 * 86400, step=600)
+
+
+@pytest.fixture(scope="module")
+def week_prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
+    """A Prometheus with eight days of history of ten queues, and all that the rules make of it."""
+    with history(tmp_path_factory.mktemp("week"), fleet.week, days=8) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def many_prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
+    """A Prometheus with some hours of history of 300 queues, and all that the rules make of it."""
+    with history(tmp_path_factory.mktemp("many"), fleet.many, days=0.1) as server:
+        yield server
+
+
+# --- Every query.
+
+
+@every_board
+def test_every_query_has_data_of_a_week(week_prometheus: PrometheusServer, board: Board) -> None:
+    assert list(queries(week_prometheus, board, WEEK, fleet.PARTLY_EMPTY, all_targets=True)) == []
+
+
+@every_board
+def test_every_annotation_has_data_of_a_week(week_prometheus: PrometheusServer, board: Board) -> None:
+    assert list(marks(week_prometheus, board, WEEK)) == []
+
+
+@every_board
+def test_nothing_is_selected_in_vain(week_prometheus: PrometheusServer, board: Board) -> None:
+    dead = [problem for problem in dead_selectors(week_prometheus, board, WEEK) if "priority=" not in problem]
+    assert dead == []
+
+
+@pytest.mark.parametrize("name", ["overview", "queue", "capacity"])
+def test_every_query_is_answered_with_300_queues(many_prometheus: PrometheusServer, name: str) -> None:
+    """Legends stay short; the time that it takes is bounded by the samples that Prometheus reads for one query."""
+    may_be_empty = TITLES - {"Worst queues first", "Saturation over time", "Slots", "Queues by need", "Why tasks wait"}
+    chosen = Variables(seconds=2 * 3600, step=60)
+    assert list(queries(many_prometheus, BOARDS[name], chosen, may_be_empty)) == []
+    assert len(many_prometheus.label_values("queue", "concurrency_queue_slot_limit")) == 300
+
+
+# --- What a person sees of the week.
+
+
+@pytest.fixture(scope="module")
+def week(week_prometheus: PrometheusServer) -> list[Page]:
+    shown = {"from": "now-7d", "to": "now"}
+    etl = {"var-source": "prefect-prod", "var-pool": "kubernetes-prod", "var-queue": "default"}
+    visits = [
+        Visit("capacity", "light", params=shown, fill=("What if the limit were", "30")),
+        Visit("capacity", "dark", params=shown, follow="Overview"),
+        Visit("overview", "dark", params=shown, choose=("Source", "cloro-prod")),
+        Visit("queue", "dark", params=shown | etl, follow="Capacity"),
+        Visit("overview", "light", sizes=[SMALL], params=shown, follow="default"),
+        Visit("exporter", "light", sizes=[LARGE], params=shown),
+    ]
+    return browser.render(week_prometheus.url, FOLDER, visits, pictures=PICTURES / "week")
+
+
+def test_a_week_is_legible(week: list[Page]) -> None:
+    assert all_faults(week, fleet.EMPTY, fleet.LEGIBLE) == []
+
+
+def then(pages: list[Page], name: str, theme: str) -> Page:
+    return next(page["then"] for page in pages if (page["name"], page["theme"]) == (name, theme) and "then" in page)
+
+
+def test_a_choice_in_a_drop_down_changes_the_queries(week: list[Page]) -> None:
+    queries = [query["expr"] for query in then(week, "overview", "dark")["queries"]]
+    assert len([query for query in queries if 'source=~"cloro-prod"' in query]) > 10
+    assert all('source=~"cloro-prod"' in query for query in queries if "source=~" in query)
+
+
+def test_another_what_if_limit_changes_the_queries_and_the_figures(week: list[Page]) -> None:
+    done = then(week, "capacity", "light")
+    changed = [query["expr"] for query in done["queries"] if "30" in query["expr"]]
+    assert any("vector(30)" in query for query in changed)
+    assert any(">= bool 30" in query for query in changed)
+    assert re.search(r"what if\s+30\s+30", done["shown"]["Demand against another limit"]["text"])
+    share = r"async\s+20\s+\d\d\.\d%\s+(\d+\.\d)%"
+    before = next(page for page in week if (page["name"], page["theme"]) == ("capacity", "light"))
+    shares = [re.search(share, page["shown"]["With the other limit"]["text"]) for page in (before, done)]
+    assert shares[0]
+    assert shares[1]
+    assert float(shares[0][1]) > float(shares[1][1]) > 10
+
+
+def test_alerts_and_pauses_are_marked_on_graphs(week: list[Page]) -> None:
+    for page in week:
+        if page["name"] == "queue":
+            for panel in page["panels"]:
+                marks = page["shown"][panel["title"]]["annotations"]
+                assert ("ConcurrencySlotsSaturated: prefect-prod kubernetes-prod/default" in marks) == (
+                    panel["type"] == "timeseries"
+                ), panel["title"]
+                # Each day is one region, and no other queue's alerts are there.
+                assert len(marks) < 30
+                assert all("kubernetes-prod/" in mark for mark in marks)
+
+
+def test_links_carry_what_is_chosen(week: list[Page]) -> None:
+    """A link was followed: the other dashboard has the same choice, in its variables and in its queries."""
+    done = then(week, "queue", "dark")
+    url = urlsplit(done["url"])
+    assert url.path == "/d/concurrency-capacity"
+    carried = {name: values[0] for name, values in parse_qs(url.query).items()}
+    assert carried["from"] == "now-7d"
+    assert carried["var-datasource"] == "prom"
+    assert carried["var-job"] == "$__all"
+    assert (carried["var-source"], carried["var-pool"], carried["var-queue"]) == (
+        "prefect-prod",
+        "kubernetes-prod",
+        "default",
+    )
+    values = {variable["name"]: variable["value"] for variable in done["variables"]}
+    assert (values["source"], values["pool"], values["queue"]) == ("prefect-prod", "kubernetes-prod", "default")
+    assert all('queue=~"default"' in query["expr"] for query in done["queries"] if "queue=~" in query["expr"])
+    assert "etl" not in done["shown"]["Queues by need"]["text"]
+
+
+def test_every_dashboard_links_to_the_others(week: list[Page]) -> None:
+    for page in week:
+        others = [name.capitalize() for name in BUILDERS if name != page["name"]]
+        assert [text for text, _ in page["links"]] == others
+        for _, url in page["links"]:
+            assert re.match(r"/d/concurrency-\w+\?var-datasource=prom&var-job=\$__all&.*&from=now-7d&to=now", url)
+    assert "/d/concurrency-overview?" in then(week, "capacity", "dark")["url"]
+
+
+def test_a_row_leads_to_its_queue(week: list[Page]) -> None:
+    done = then(week, "overview", "light")
+    assert "/d/concurrency-queue?var-datasource=prom&var-source=prefect-prod&" in done["url"]
+    values = {variable["name"]: variable["value"] for variable in done["variables"]}
+    assert values["queue"] == "default"
+    assert values["pool"] == "kubernetes-prod"
+    assert re.search(r"limit\s+6\s+6", done["shown"]["Slots"]["text"])
+
+
+# --- Three hundred queues.
+
+
+def test_300_queues_are_legible(many_prometheus: PrometheusServer) -> None:
+    """No legend and no timeline of all of them, tables that end, and the worst on top."""
+    shown = {"from": "now-2h", "to": "now"}
+    visits = [Visit(name, sizes=[SMALL], params=shown) for name in ("overview", "queue", "capacity")]
+    may_be_empty = {
+        "Time to drain": "Not draining",
+        "Next limit reached": "Not growing",
+        "When the limit is reached": "No queue is growing",
+        "Firing alerts": "No alert is firing",
+        "Other limits": "No other limits",
+    }
+    readable = {
+        "overview": {
+            "Full, and tasks wait": r"\n43$",
+            "Worst queues first": r"(?s)^Worst queues first.*?nightly-batch-of-customer-\d\d\d\s+100%",
+        },
+        "queue": {"Utilization by queue": r"nightly-batch-of-customer-\d\d\d"},
+        "capacity": {"Queues by need": r"nightly-batch-of-customer-\d\d\d"},
+    }
+    pages = browser.render(many_prometheus.url, FOLDER, visits, pictures=PICTURES / "many")
+    assert all_faults(pages, may_be_empty, readable) == []
+    for page in pages:
+        for panel in page["panels"]:
+            names = {one["name"] for one in panel["fields"]}
+            assert len(names) <= 15, panel["title"]
+            assert all(one["points"] <= 50 for one in panel["fields"] if panel["type"] == "table"), panel["title"]
