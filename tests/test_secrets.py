@@ -20,6 +20,7 @@ import pytest
 from exporter import config, web_config
 from exporter.settings_file import ConfigError
 from tests.harness.certificates import authority, certificate
+from tests.harness.cloro import error
 from tests.harness.process import free_port, running
 from tests.harness.programs import ROOT
 from tests.harness.upstream import Request, answer
@@ -94,7 +95,7 @@ def echoes() -> list[Callable[[Request], bytes]]:
     def carrying(repeat: Callable[[Request], str]) -> list[Callable[[Request], bytes]]:
         return [
             lambda request: answer({"detail": f"you sent {repeat(request)}"}, 500),
-            lambda request: answer({"error": {"message": repeat(request)}}, 401),
+            lambda request: answer(error("ECHO", repeat(request)), 401),
             lambda request: answer({"exception_message": repeat(request)}, 403),
             lambda request: answer({"detail": f"CSRF {repeat(request)}"}, 403),
             lambda request: answer(f"<html>{repeat(request)}</html>".encode(), media_type="text/html"),
