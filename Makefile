@@ -15,7 +15,7 @@ PYTEST := $(BIN)/pytest --numprocesses=2 --dist=loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench mutants dashboards locks reliability docs clean
+.PHONY: help run test check bench audit mutants dashboards locks reliability docs clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 13
@@ -38,6 +38,11 @@ check: $(VENV)/installed-tests  ## what needs no real servers, for the loop
 
 bench: $(VENV)/installed-tests .cache/prefect/installed  ## measure polls, scrapes, memory and start, and print the ratios
 	$(BIN)/python -m tests.bench
+
+audit: $(VENV)/installed .cache/audit/installed  ## ask PyPI for newer versions, and for known vulnerabilities of what the image is made of
+	$(BIN)/pip check
+	$(BIN)/pip list --outdated
+	.cache/audit/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes --requirement requirements.txt
 
 mutants: $(VENV)/installed-tests programs  ## put faults into the alerts, and list which test catches each (minutes)
 	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/python -m tests.harness.mutants
