@@ -10,10 +10,9 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefinedType
-from ruamel.yaml import YAML
 from starlette.routing import Route
 
-from docs import cost
+from docs import alerting, cost
 from exporter import cli, exposition, telemetry, web
 from exporter.clock import Clock
 from exporter.family import Family
@@ -108,29 +107,25 @@ def fleets() -> str:
 
 def alerts() -> str:
     """A table of every alert that is shipped."""
-    shipped = ROOT / "alerts"
-    text = (shipped / "thresholds.yml").read_text(encoding="utf-8")
-    words = dict(re.findall(r"(Concurrency\w+): (.*?)[.;]", re.sub(r"\n +# ", " ", text)))
-    defaults: dict[str, list[str]] = {}
-    for rule in _rules(shipped / "thresholds.yml"):
-        value = rule["expr"].rpartition(" * ")[0]
-        defaults.setdefault(rule["record"], []).append(" ".join((*rule.get("labels", {}).values(), value)))
+    compares = {threshold.alert: f"{threshold.default}: {threshold.meaning}" for threshold in alerting.thresholds()}
     rows = []
-    for rule in _rules(shipped / "alerting-rules.yml"):
+    for rule in alerting.alerts():
         name = rule["alert"]
-        thresholds = [
-            f"{', '.join(default)}: {words[name]}" for key, default in defaults.items() if key in rule["expr"]
-        ]
         link = f"[{name}](../alerts/runbooks/{name}.md)"
         rows.append(
-            (link, rule["labels"]["severity"], rule["annotations"]["summary"], rule["for"], "".join(thresholds))
+            (link, rule["labels"]["severity"], rule["annotations"]["summary"], rule["for"], compares.get(name, ""))
         )
     return _table(("alert", "severity", "meaning", "for", "threshold"), rows)
 
 
-def _rules(path: Path) -> Iterator[dict[str, Any]]:
-    for group in YAML(typ="safe").load(path)["groups"]:
-        yield from group["rules"]
+def thresholds() -> str:
+    """What each threshold is compared with, how to choose it, and what the last week would have said of it."""
+    return "\n\n".join(
+        f"### {threshold.alert}\n\n"
+        f"`{threshold.name}`, {threshold.default}: {threshold.meaning}. {threshold.advice}".strip()
+        + f"\n\n```promql\n{threshold.query}\n```"
+        for threshold in alerting.thresholds()
+    )
 
 
 SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
@@ -142,6 +137,7 @@ SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
     "series": series,
     "fleets": fleets,
     "alerts": alerts,
+    "thresholds": thresholds,
 }
 """What is written between the markers of this name, in whichever document has them."""
 

@@ -16,12 +16,11 @@ import httpx
 import pytest
 from ruamel.yaml import YAML
 
+from docs import alerting
 from exporter.exposition import OBSERVED
 from exporter.telemetry import OWN
 from tests.harness.alertmanager import alertmanager
-from tests.harness.exporter import exporter
 from tests.harness.mutants import Bench, Mutant
-from tests.harness.prometheus import PrometheusServer
 from tests.harness.promql import ALERTS, TARGET, undeclared
 from tests.harness.rules import FILES, UNIT_TESTS, Rule, amtool, copy, load, promtool, rules
 
@@ -145,34 +144,13 @@ def test_a_runbook_is_complete(alert: Rule) -> None:
         assert not re.search(r"TODO|TBD|FIXME|\.\.\.", text)
     assert queries(parts[6]), "a diagnosis begins with queries"
     for query in queries(runbook(alert)):
-        assert undeclared(query) == []
+        assert undeclared(query) == []  # `tests/test_dashboards.py` asks them
     for link in re.findall(r"\]\((\w+\.md)\)", runbook(alert)):
         assert (ALERTS / "runbooks" / link).exists()
 
 
 def test_no_runbook_is_left_over() -> None:
     assert {path.stem for path in (ALERTS / "runbooks").iterdir()} == set(BY_ALERT)
-
-
-@pytest.mark.servers
-def test_the_queries_of_the_runbooks_can_be_asked(tmp_path: Path) -> None:
-    files = [str(ALERTS / file) for file in FILES]
-    with (
-        exporter(tmp_path, "--demo") as demo,
-        PrometheusServer(tmp_path, [demo.address], config={"rule_files": files}) as prometheus,
-    ):
-        prometheus.wait_for("concurrency:waiting_duration_threshold:seconds")
-        for alert in BY_ALERT.values():
-            for query in queries(runbook(alert)):
-                prometheus.query(query)
-        health = [(rule["name"], rule["health"]) for group in prometheus.rule_groups() for rule in group["rules"]]
-        assert {name for name, state in health if state != "ok"} <= {
-            # Its group is evaluated every two minutes.
-            rule.name
-            for rule in RULES
-            if re.search(r":\w+_?1[dh]$", rule.name)
-        }
-        assert prometheus.log_problems() == []
 
 
 # --- Thresholds: each in one place, and an exception is one line.
@@ -275,6 +253,23 @@ def test_a_threshold_is_changed_in_one_place(edit: Any, after: dict[str, int], t
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def test_every_threshold_can_be_chosen() -> None:
+    explained = alerting.thresholds()
+    assert {threshold.name for threshold in explained} == {rule.name for rule in THRESHOLDS}
+    for threshold in explained:
+        assert len(threshold.meaning.split()) >= 4
+        assert len(threshold.advice.split()) >= 4
+        assert "threshold" not in threshold.query
+        assert undeclared(threshold.query) == []
+    of = {threshold.alert: threshold for threshold in explained}
+    assert of["ConcurrencySlotHolderStuck"].default == "PENDING 15m, CANCELLING 10m, RUNNING 6h"
+    assert of["ConcurrencyNearLimit"].default == "0.9"
+    assert of["ConcurrencyNoWorker"].query.splitlines()[1:3] == [
+        "  concurrency:worker_absence:seconds",
+        "    and concurrency:slot_waiting_tasks:sum > 0",
+    ]
 
 
 def test_they_are_installed_as_readme_says(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.harness.dashboards import (
     links_of_rows,
     queries,
 )
+from tests.harness.documents import blocks
 from tests.harness.exporter import exporter
 from tests.harness.prefect import PrefectServer
 from tests.harness.prometheus import PrometheusServer
@@ -135,6 +136,28 @@ def test_every_variable_has_options(demo_prometheus: PrometheusServer, board: Bo
             query = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"], re.DOTALL)
             assert query
             assert demo_prometheus.label_values(query[2], Variables().fill(query[1])), variable["name"]
+
+
+# --- Of the alerts.
+
+
+def test_the_queries_of_runbooks_and_of_the_reference_of_alerts_have_data(demo_prometheus: PrometheusServer) -> None:
+    """Asked for everything instead of for one queue. What looks for trouble may find none in the demo."""
+    documents = [*sorted((ALERTS / "runbooks").iterdir()), ALERTS.parent / "docs" / "alerts.md"]
+    asked = [block for document in documents for block in blocks(document) if block.language == "promql"]
+    assert len(asked) > 60
+    for block in asked:
+        everything = re.sub(r'="[A-Z]{4,}"', '=~".*"', block.text)
+        found = demo_prometheus.query(everything.replace("[7d:5m]", "[1h:5s]"))
+        looks_for_trouble = re.search(r" (==|>) [01]\b|alertstate|:p75_1d", block.text)
+        assert found or looks_for_trouble, f"{block.place}: {everything}"
+
+
+def test_no_rule_fails(demo_prometheus: PrometheusServer) -> None:
+    found = [rule for group in demo_prometheus.rule_groups() for rule in group["rules"]]
+    assert len(found) > 70
+    assert [(rule["name"], rule.get("lastError")) for rule in found if rule["health"] != "ok"] == []
+    assert demo_prometheus.log_problems() == []
 
 
 # --- Of a real server.
