@@ -15,6 +15,7 @@ from exporter.exposition import QueueKey, render
 from exporter.schedule import Schedule
 from exporter.shard import WHOLE, Shard
 from exporter.sources.base import Source, SourceConfig, SourceError, StatusError
+from exporter.sources.settings import Stamps, stamps
 from exporter.store import Failure, Published, Store
 from exporter.telemetry import Telemetry
 from exporter.threads import in_thread
@@ -32,6 +33,8 @@ class _Polled:
     config: SourceConfig
     back_off: float
     """Seconds from the start of a poll to that of the next, if it fails and there is nothing left to serve."""
+    certificates: Stamps
+    """The files of `tls_config` as they were when the source was built of them."""
     source: Source = field(init=False)
     running: asyncio.Task[None] | None = None
     trouble: object = None
@@ -120,6 +123,7 @@ class Poller:
         failure, retry_after, rate_limit = None, None, None
         try:
             async with asyncio.timeout(config.timeout) as deadline:
+                await self._renew(polled)
                 snapshot = await polled.source.poll()
                 rendered = await in_thread(
                     render,
@@ -201,9 +205,28 @@ class Poller:
         polled.skipped = True
 
     def _build(self, config: SourceConfig) -> _Polled:
-        polled = _Polled(config, config.interval)
-        polled.source = config.build(partial(self._request_sent, polled))
+        polled = _Polled(config, config.interval, stamps(config.tls_config.files))
+        polled.source = self._source(polled)
         return polled
+
+    def _source(self, polled: _Polled) -> Source:
+        return polled.config.build(partial(self._request_sent, polled))
+
+    async def _renew(self, polled: _Polled) -> None:
+        """Build the source anew if one of its certificates has changed; what it had before serves until they fit."""
+        seen = stamps(polled.certificates)
+        if seen == polled.certificates:
+            return
+        polled.certificates = seen
+        try:
+            renewed = await in_thread(self._source, polled)
+        except OSError as error:
+            log.warning(
+                "tls_config can't be read again; the old one stays", source=polled.config.name, error=str(error)
+            )
+            return
+        old, polled.source = polled.source, renewed
+        await old.close()
 
     def _request_sent(self, polled: _Polled, endpoint: str, code: str) -> None:
         # One that a reload has cancelled would bring back the series of a source that is gone.
@@ -231,6 +254,7 @@ class Poller:
         if successor and successor.config.upstream == config.upstream:
             self._store.prolong(config.name, successor.config.stale_after - config.stale_after)
             successor.trouble, successor.unsupported = polled.trouble, polled.unsupported
+            successor.precedence = polled.precedence
         else:
             self._store.remove(config.name)
             self._telemetry.remove(config.name)

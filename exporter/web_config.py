@@ -5,7 +5,6 @@ The format is that of the Prometheus exporter toolkit, see docs/web-configuratio
 
 import re
 import ssl
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, Protocol, Self
 
@@ -14,6 +13,7 @@ import structlog
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from exporter.settings_file import BlankIsAbsent, ConfigError, read
+from exporter.sources.settings import Stamps, stamps
 from exporter.tls import TlsServerConfig, current_context
 
 log = structlog.get_logger()
@@ -143,7 +143,7 @@ class LiveWebConfig:
 
     def now(self) -> WebConfig:
         """What the file says."""
-        if _stamps(self._seen) != self._seen:
+        if stamps(self._seen) != self._seen:
             try:
                 self.read()
             except ConfigError as error:
@@ -182,28 +182,12 @@ class LiveWebConfig:
         return context
 
 
-_Stamps = dict[Path, tuple[int, int, int] | None]
-"""What tells that a file has changed; None for one that can't be found."""
-
-
-def _read(path: Path) -> tuple[WebConfig, _Stamps]:
+def _read(path: Path) -> tuple[WebConfig, Stamps]:
     """What the file says, and stamps of all files that were read for it. Raises `ConfigError`.
 
     The stamps are older than what is read: a file that changes meanwhile is seen to have changed, and read again. Which
     files there are is known only when it has been read, so that is done twice.
     """
     tls = load(path).tls_server_config
-    stamps = _stamps(file for file in (path, tls.cert_file, tls.key_file, tls.client_ca_file) if file)
-    return load(path), stamps
-
-
-def _stamps(files: Iterable[Path]) -> _Stamps:
-    return {file: _stamp(file) for file in files}
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    seen = stamps(file for file in (path, tls.cert_file, tls.key_file, tls.client_ca_file) if file)
+    return load(path), seen

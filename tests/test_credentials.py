@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 from tests.harness.certificates import authority, certificate
 from tests.harness.upstream import Request, Upstream, answer, serve
 from tests.test_cli import upstream_answer
+from tests.test_faults import Exporter
 from tests.test_secrets import outcome
 
 GOOD = upstream_answer({"queue": 3})
@@ -145,3 +147,51 @@ async def test_a_csrf_token_goes_to_its_server_only(tmp_path: Path) -> None:
         tokens = {request.headers.get("prefect-csrf-token") for request in upstream.requests}
         assert tokens == {None, token}
         assert sent(upstream) == {credentials}, "to ask for a token too"
+
+
+async def test_certificates_are_read_again_when_they_change(tmp_path: Path) -> None:
+    """That of the exporter and whom it trusts, as whoever renews them writes them: one file after the other."""
+    authority(tmp_path)
+    authority(tmp_path, "other")
+    for name in ("server", "old", "renewed"):
+        certificate(tmp_path, name)
+    used = tmp_path / "used"
+    used.mkdir()
+
+    def exchange(**files: str) -> None:
+        for name, source in files.items():
+            shutil.copy(tmp_path / source, used / f"{name}.new")
+            (used / f"{name}.new").replace(used / name)
+
+    exchange(ca="other.pem", cert="old.pem", key="old.key")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    context.load_verify_locations(tmp_path / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    shown: list[str] = []
+
+    async def secure(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        shown.append(writer.get_extra_info("peercert")["subject"][0][0][1])
+        writer.write(answer({"queuedTasks": 1, "processingTasks": 0, "concurrency": None}))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(secure, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    settings = {f"{name}_file": str(used / name) for name in ("ca", "cert", "key")}
+    async with server, Exporter("cloro", url, tls_config=settings) as exporter:
+        assert (await exporter.poll()).outcome == "failure", "the server is not trusted"
+        exchange(ca="ca.pem")
+        assert (await exporter.poll()).outcome == "success"
+        exchange(cert="renewed.pem")
+        for _ in range(2):
+            assert (await exporter.poll()).outcome == "success", "the key is still that of the old one"
+        exchange(key="renewed.key")
+        assert (await exporter.poll()).outcome == "success"
+    assert shown == ["old", "old", "old", "renewed"]
+    assert [one["event"] for one in exporter.logs] == [
+        "poll failed",
+        "poll succeeded again",
+        "tls_config can't be read again; the old one stays",
+    ]

@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
@@ -92,6 +93,23 @@ ExistingFile = Annotated[Path, Field(strict=False), AfterValidator(_existing_fil
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
+Stamps = dict[Path, tuple[int, int, int] | None]
+"""What tells that a file has changed, by its path; None for one that can't be found."""
+
+
+def stamps(files: Iterable[Path]) -> Stamps:
+    """What the files are like now."""
+    return {file: _stamp(file) for file in files}
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
 class Settings(BaseModel):
     """A part of the configuration: unknown keys are errors, and a value never shows a secret."""
 
@@ -147,9 +165,9 @@ class TlsConfig(Settings):
     """`tls_config`, as in Prometheus."""
 
     ca_file: ExistingFile | None = None
-    """Certificates to trust, in PEM; the system's own when absent."""
+    """Certificates to trust, in PEM; the system's own when absent. It is read again when it changes."""
     cert_file: ExistingFile | None = None
-    """Certificate of the exporter, for an upstream that wants one."""
+    """Certificate of the exporter, for an upstream that wants one. It and its key are read again when they change."""
     key_file: ExistingFile | None = None
     """Private key of `cert_file`."""
     insecure_skip_verify: bool = False
@@ -173,8 +191,13 @@ class TlsConfig(Settings):
             ) from None
         return self
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is made of, which are read again when they change."""
+        return tuple(file for file in (self.ca_file, self.cert_file, self.key_file) if file)
+
     def context(self) -> ssl.SSLContext:
-        """The settings as the standard library has them."""
+        """The settings as the standard library has them. Raises `OSError` where a file can't be used."""
         context = ssl.create_default_context(cafile=self.ca_file)
         if self.cert_file:
             # Without a password, OpenSSL would ask the terminal for that of an encrypted key, and wait.
