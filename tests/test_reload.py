@@ -22,6 +22,7 @@ from exporter.store import Store
 from exporter.telemetry import Telemetry
 from tests.harness.certificates import authority
 from tests.harness.exporter import Exporter, Series, exporter, series
+from tests.harness.programs import ROOT
 from tests.harness.upstream import Request, answer, never, serve
 from tests.test_cli import cloro, prefect, serving, upstream_answer
 from tests.test_poller import source, until
@@ -366,3 +367,9 @@ def test_ready_stays_ready(tmp_path: Path) -> None:
             assert httpx.post(f"{command.url}/-/reload", auth=command.auth, trust_env=False).status_code == 200
             assert 'source_up{source="new",system="cloro"} 0.0' in command.get().text
             assert command.get("/-/ready").text == "ready\n"
+
+
+def test_the_figures_in_the_documents_are_those_of_these_tests() -> None:
+    text = " ".join((ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").split())
+    assert f"{RELOADS} reloads by `POST /-/reload` and {RELOADS // 4} by SIGHUP" in text
+    assert f"while {SCRAPERS} scrapers" in text

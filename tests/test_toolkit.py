@@ -17,7 +17,7 @@ from exporter.guard import HEADERS
 from exporter.settings_file import ConfigError
 from exporter.web_config import load
 from tests.harness.certificates import authority, certificate
-from tests.harness.programs import program
+from tests.harness.programs import ROOT, program
 from tests.harness.prometheus import PrometheusServer
 from tests.test_web_config import live, served
 
@@ -271,3 +271,11 @@ async def test_prometheus_accepts_the_same_clients(folder: Path, tmp_path: Path)
                 ]
                 assert accepted[0] == accepted[1], name
                 assert (name == "the authorities of the system") != any(accepted[0].values()), name
+
+
+def test_the_figures_in_the_documents_are_those_of_these_tests() -> None:
+    text = " ".join((ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").split())
+    assert f"{len(GOOD | BAD | STRICTER)} files, good and bad" in text
+    assert f"{len(RIGHT + WRONG)} `Authorization` headers" in text
+    assert f"to {len(CLIENTS)} clients under each of {len(TLS)} settings" in text
+    assert len(STRICTER) == 7
