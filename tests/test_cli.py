@@ -90,13 +90,18 @@ def upstream() -> Iterator[Upstream]:
         yield upstream
 
 
+def times(interval: str) -> dict[str, str]:
+    """Polls that follow each other fast, but do not time out on a machine that is busy."""
+    return {"interval": interval} | ({"timeout": "3s", "stale_after": "4s"} if interval.endswith("ms") else {})
+
+
 def prefect(url: str, name: str = "prod", interval: str = "300ms") -> dict[str, Any]:
-    settings = {"name": name, "system": "prefect", "url": f"{url}/api", "interval": interval}
+    settings = {"name": name, "system": "prefect", "url": f"{url}/api", **times(interval)}
     return {**settings, "collect": ["queues", "pools"]}
 
 
 def cloro(url: str, name: str = "scraper", interval: str = "300ms") -> dict[str, Any]:
-    return {"name": name, "system": "cloro", "url": url, "interval": interval, "authorization": {"credentials": SECRET}}
+    return {"name": name, "system": "cloro", "url": url, **times(interval), "authorization": {"credentials": SECRET}}
 
 
 def configure(folder: Path, *sources: dict[str, Any]) -> Path:
