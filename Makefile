@@ -9,13 +9,16 @@ BROWSER := tests/browser/node_modules/installed
 DEPLOY := tests/deploy/node_modules/installed
 BASE_IMAGE := .cache/image/installed
 PORT := 10099
+SECONDS := 180
+EXAMPLES := 300
+POLLS := 10000
 # Most tests wait for servers: two at a time are done in two thirds of the time. A file's tests share what it has started.
 PYTEST := $(BIN)/pytest --numprocesses=2 --dist=loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench audit mutants dashboards locks reliability docs clean
+.PHONY: help run test check bench fuzz soak audit mutants dashboards locks reliability docs clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 13
@@ -38,6 +41,13 @@ check: $(VENV)/installed-tests  ## what needs no real servers, for the loop
 
 bench: $(VENV)/installed-tests .cache/prefect/installed  ## measure polls, scrapes, memory and start, and print the ratios
 	$(BIN)/python -m tests.bench
+
+fuzz: $(VENV)/installed-tests  ## look for input that breaks it: minutes, or SECONDS=3600 EXAMPLES=5000 for longer
+	FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) -p no:cacheprovider --timeout=3600 tests/fuzz/test_properties.py
+	$(BIN)/python -m tests.fuzz --write --seconds=$(SECONDS)
+
+soak: $(VENV)/installed-tests  ## poll 10,000 times, scrape by 50, hang by 600: minutes, or POLLS=100000 for longer
+	$(BIN)/python -m tests.soak --write --polls=$(POLLS)
 
 audit: $(VENV)/installed .cache/audit/installed  ## ask PyPI for newer versions, and for known vulnerabilities of what the image is made of
 	$(BIN)/pip check

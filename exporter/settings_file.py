@@ -56,6 +56,10 @@ def read(path: Path, model: type[AnySettings], if_empty: str, *, may_be_empty: b
         raise ConfigError(
             [f"{path}: is not YAML: a value looks like a number or a date and is not one; put it in quotes"]
         ) from None
+    except Exception:  # noqa: BLE001  the library has no exception of its own for what it can't build, as `&a {<<: *a}`
+        raise ConfigError(
+            [f"{path}: is not YAML that can be read: an anchor (&), a tag (!) or a key (?) makes no sense"]
+        ) from None
     if document is None and may_be_empty:
         document = CommentedMap()
     if not isinstance(document, CommentedMap):
@@ -111,7 +115,8 @@ def _line(document: CommentedMap, loc: list[int | str]) -> int:
                 line = node.lc.key(part)[0] + 1
             node = node[part]
         elif isinstance(node, CommentedSeq) and isinstance(part, int):
-            line = node.lc.item(part)[0] + 1
+            if part in (node.lc.data or {}):  # a list with a tag has no lines
+                line = node.lc.item(part)[0] + 1
             node = node[part]
         else:
             break
