@@ -1,0 +1,467 @@
+"""`make soak`: thousands of polls, many scrapers, and clients that hang; prints what it found, or fails.
+
+What is measured is in processes of its own: the upstream is never in that of the exporter.
+"""
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import random
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import structlog
+
+from exporter.clock import Clock
+from exporter.connection import LIMITS
+from exporter.exposition import Body, Format
+from exporter.poller import Poller
+from exporter.sources import SYSTEMS
+from exporter.store import SourceState, Store
+from exporter.telemetry import Telemetry
+from tests.bench import resident
+from tests.fuzz import strict
+from tests.fuzz.upstream import ident
+from tests.harness.cloro import KEY
+from tests.harness.exporter import exporter
+from tests.harness.figures import publish
+from tests.harness.process import Process, accepts, free_port
+from tests.harness.upstream import Hangup, Request, answer, never, serve
+
+PROMETHEUS: Final = {
+    "Accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+    "Accept-Encoding": "gzip",
+    "User-Agent": "Prometheus/3.5.0",
+    "X-Prometheus-Scrape-Timeout-Seconds": "10",
+}
+"""What Prometheus sends."""
+
+
+# --- An upstream whose queues come and go, and that fails: a moment is a number, from which both sides know it.
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What an upstream has at one moment, and which of its requests fails, if any, and how."""
+
+    pools: dict[str, list[str]]
+    """The names of the queues by that of their pool."""
+    tasks: int
+    failing: str
+    """An item of `FAILURES`, or empty."""
+    fails_at: int
+
+
+FAILURES: Final[dict[str, bytes | Hangup]] = {
+    "500": answer({"exception_message": "Internal Server Error"}, 500),
+    "503": answer(b"down", 503, media_type="text/plain"),
+    "429": answer({}, 429, {"Retry-After": "1"}),
+    "401": answer({"detail": "Unauthorized"}, 401),
+    "html": answer(b"<html>", media_type="text/html"),
+    "wrong": answer([{"id": "x"}]),
+    "reset": Hangup(),
+    "truncated": Hangup(answer([1, 2, 3])[:-3]),
+    "hangs": b"",
+}
+
+
+def moment(number: int) -> Moment:
+    """The upstream at this moment."""
+    chosen = random.Random(number)  # noqa: S311  not a secret
+    pools = {
+        f"pool {n}": [f'queue "{q}"\n' for q in sorted(chosen.sample(range(40), chosen.randint(0, 8)))]
+        for n in sorted(chosen.sample(range(12), chosen.randint(1, 5)))
+    }
+    failing = (
+        chosen.choice(list(FAILURES)[:-1]) if chosen.random() < 0.2 else "hangs" if chosen.random() < 0.001 else ""
+    )
+    return Moment(pools, chosen.randint(0, 50), failing, chosen.randint(1, 4))
+
+
+def changing() -> Callable[[Request], bytes | Awaitable[bytes]]:
+    """Answers for both systems; GET /moment/N makes it be that moment."""
+    now, asked = moment(0), 0
+
+    def reply(request: Request) -> bytes | Awaitable[bytes]:
+        nonlocal now, asked
+        if request.path.startswith("/moment/"):
+            now, asked = moment(int(request.path.rpartition("/")[2])), 0
+            return answer({})
+        asked += 1
+        if now.failing and asked >= (1 if request.path.startswith("/v1") else now.fails_at):
+            failure = FAILURES[now.failing]
+            if isinstance(failure, Hangup):
+                raise failure
+            return failure or never(request)
+        return answer(_body(now, request))
+
+    return reply
+
+
+def _body(now: Moment, request: Request) -> object:
+    path = request.path.removeprefix("/api")
+    queues = [queue for name in now.pools for queue in _queues(now, name)]
+    fixed = {"type": "process", "is_paused": False, "concurrency_limit": 9, "active_slots": 1, "status": "READY"}
+    bodies: dict[str, object] = {
+        "/v1/async/status": {"queuedTasks": now.tasks, "processingTasks": 1, "concurrency": {"used": 1, "max": 5}},
+        "/work_pools/filter": [{"id": _id(name), "name": name} | fixed for name in now.pools],
+        "/work_queues/filter": queues,
+        "/flow_runs/count": now.tasks,
+        "/flow_runs/filter": [_run(n, queues) for n in range(now.tasks)] if queues else [],
+    }
+    if path.startswith("/work_pools/pool"):
+        return _queues(now, path.split("/")[2].replace("%20", " "))
+    status = {
+        "active_slots": 0,
+        "concurrency_limit": 4,
+        "flow_runs": [],
+        "count": 0,
+        "limit": 200,
+        "pages": 0,
+        "page": 1,
+    }
+    return bodies.get(path, status)
+
+
+def _id(name: str) -> str:
+    return ident(int(name.split()[1]) + 1)
+
+
+def _queues(now: Moment, pool: str) -> list[dict[str, Any]]:
+    fixed = {"is_paused": False, "priority": 1, "concurrency_limit": 4, "last_polled": None, "work_pool_id": _id(pool)}
+    ids = [1_000 * (int(pool.split()[1]) + 1) + int(name.split('"')[1]) for name in now.pools[pool]]
+    return [{"id": ident(id_), "name": name} | fixed for id_, name in zip(ids, now.pools[pool], strict=True)]
+
+
+def _run(number: int, queues: list[dict[str, Any]]) -> dict[str, Any]:
+    fixed = {"total_run_time": 1.0, "estimated_run_time": 2.0, "estimated_start_time_delta": 0.0}
+    queue = queues[number % len(queues)]["id"]
+    state = {"timestamp": "2026-11-21T23:24:25Z"}
+    return {"id": ident(number), "work_queue_id": queue, "state_type": "RUNNING", "state": state} | fixed
+
+
+async def run_upstream(port: int) -> None:
+    """Serve until the process is ended."""
+    async with serve(changing(), port=port) as fake:
+        while True:
+            await asyncio.sleep(1)
+            fake.requests.clear()
+
+
+@contextmanager
+def child(what: str, *arguments: object) -> Iterator[str]:
+    """A server that is a command of `tests.soak` or `tests.bench`, in a process of its own: its address."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        module = "tests.soak" if what == "changing" else "tests.bench"
+        process = Process(
+            [sys.executable, "-m", module, what, *map(str, arguments), str(port)], log=Path(directory) / "log"
+        )
+        try:
+            process.wait_until(accepts(port), what=f"{what} listens")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.stop()
+
+
+# --- Polls at full speed.
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a process holds at one time."""
+
+    polls: int
+    mib: float
+    objects: int
+    descriptors: int
+    threads: int
+    tasks: int
+    series: int
+    """Of the exporter about itself."""
+
+
+async def polls(count: int, checkpoints: int = 10) -> list[Held]:
+    """Poll both systems `count` times in all; what is held after each part. Every poll is compared with its moment."""
+    held = []
+    with child("changing") as url:
+        async with (
+            _polling(url) as (poller, store, telemetry),
+            httpx.AsyncClient(trust_env=False) as control,
+        ):
+            for number in range(1, count // 2 + 1):
+                (await control.get(f"{url}/moment/{number}")).raise_for_status()
+                for name in ("cloro", "prefect"):
+                    await poller.poll(name)
+                compare(number, store.states())
+                live = [state.published.rendered for state in store.states() if state.published]
+                for format_ in Format:
+                    body = Body(live, format_)
+                    body.compress()
+                    body.gzipped(telemetry.render(format_))
+                if number % max(1, count // 2 // checkpoints) == 0:
+                    held.append(_held(2 * number, telemetry))
+    return held
+
+
+@asynccontextmanager
+async def _polling(url: str) -> AsyncIterator[tuple[Poller, Store, Telemetry]]:
+    clock = Clock()
+    store = Store(clock)
+    telemetry = Telemetry(store, clock)
+    poller = Poller(store, telemetry, clock)
+    settings: list[dict[str, Any]] = [
+        {"system": "cloro", "url": url, "authorization": {"credentials": KEY}},
+        {"system": "prefect", "url": f"{url}/api", "collect": ["queues", "pools"]},
+    ]
+    common = {"interval": "10m", "timeout": "3s"}
+    await poller.configure(
+        [SYSTEMS[one["system"]].model_validate({"name": one["system"]} | common | one) for one in settings]
+    )
+    try:
+        yield poller, store, telemetry
+    finally:
+        await poller.stop()
+
+
+def compare(number: int, states: Sequence[SourceState]) -> None:
+    """The series are exactly those of what upstream has now; only a moment that fails may leave some out."""
+    now = moment(number)
+    for state in states:
+        if now.failing and state.outcome != "success":
+            assert state.outcome == "failure" or now.failing in {"500", "503", "html", "wrong", "hangs"}, state
+            continue
+        assert state.outcome == "success", (number, state.failure)
+        assert state.published
+        text = b"".join(Body([state.published.rendered], Format.CLASSIC).plain(b""))
+        series = [(name, dict(labels)) for name, labels in strict.check(text, Format.CLASSIC)]
+        found = {(labels["pool"], labels["queue"]) for _, labels in series if "queue" in labels}
+        pools = {labels["pool"] for name, labels in series if name == "concurrency_pool_info"}
+        if state.system == "cloro":
+            assert (found, pools) == ({("", "async")}, set())
+        else:
+            assert found == {(pool, queue) for pool, queues in now.pools.items() for queue in queues}
+            assert pools == set(now.pools)
+
+
+def _held(done: int, telemetry: Telemetry) -> Held:
+    gc.collect()
+    text = telemetry.render(Format.CLASSIC)
+    return Held(
+        polls=done,
+        mib=resident(),
+        objects=len(gc.get_objects()),
+        descriptors=len(os.listdir("/proc/self/fd")),  # noqa: PTH208  it changes while it is read
+        threads=threading.active_count(),
+        tasks=len(asyncio.all_tasks()),
+        series=sum(not line.startswith(b"#") for line in text.splitlines()),
+    )
+
+
+def grown(held: Sequence[Held]) -> list[str]:
+    """What has grown since the first part, by which all that is made once is there."""
+    first, last = held[0], held[-1]
+    allowed = {"mib": 8.0, "objects": first.objects * 0.02, "descriptors": 8, "threads": 4, "tasks": 2, "series": 40}
+    return [
+        f"{name}: {getattr(first, name)} after {first.polls} polls, {getattr(last, name)} after {last.polls}"
+        for name, most in allowed.items()
+        if getattr(last, name) - getattr(first, name) > most
+    ]
+
+
+# --- Scrapes.
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long scrapes took, in seconds."""
+
+    scrapes: int
+    p50: float
+    p99: float
+    longest: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Times":
+        """Of single scrapes."""
+        ranked = sorted(seconds)
+        return cls(len(ranked), statistics.median(ranked), ranked[int(len(ranked) * 0.99)], ranked[-1])
+
+    def row(self, what: str) -> str:
+        """A row of a table, in milliseconds."""
+        return f"| {what} | {self.scrapes:,} | {self.p50 * 1e3:.0f} | {self.p99 * 1e3:.0f} | {self.longest * 1e3:.0f} |"
+
+
+async def _scrape(client: httpx.AsyncClient, url: str) -> float:
+    start = time.perf_counter()
+    async with client.stream("GET", f"{url}/metrics") as response:
+        async for _ in response.aiter_raw():
+            pass
+    assert response.status_code == httpx.codes.OK
+    assert response.headers["Content-Encoding"] == "gzip"
+    return time.perf_counter() - start
+
+
+async def scrapes(queues: int, scrapers: int, waves: int) -> Times:
+    """Scrape all at once, wave after wave, while an upstream with so many queues is polled without a pause."""
+    with child("upstream", queues, 10) as upstream, tempfile.TemporaryDirectory() as directory:
+        config = Path(directory) / "config.yml"
+        config.write_text(
+            f"sources: [{{name: p, system: prefect, url: '{upstream}/api', interval: 1s, timeout: 1m, stale_after: 10m,"
+            " collect: [queues, pools]}]"
+        )
+        with exporter(Path(directory), f"--config.file={config}") as running:
+            limits = httpx.Limits(max_connections=scrapers)
+            async with httpx.AsyncClient(trust_env=False, headers=PROMETHEUS, limits=limits, timeout=30) as client:
+                seconds: list[float] = []
+                for _ in range(waves):
+                    begun = time.monotonic()
+                    seconds += await asyncio.gather(*(_scrape(client, running.url) for _ in range(scrapers)))
+                    await asyncio.sleep(max(0.0, begun + 1 - time.monotonic()))
+            assert running.series("concurrency_exporter_polls_total")
+            strict.check(running.get(Accept=PROMETHEUS["Accept"]).content, Format.OPENMETRICS)
+            return Times.of(seconds)
+
+
+# --- Clients that hang.
+
+HALF_OPEN: Final = 500
+SLOW: Final = 50
+
+
+@dataclass(frozen=True)
+class Siege:
+    """How a scraper fared among clients that hang, and how many file descriptors the exporter had."""
+
+    times: Times
+    before: int
+    most: int
+    after: int
+
+
+async def siege(seconds: float) -> Siege:
+    """Scrape four times a second among 500 half-open connections, 50 slow writers and 50 who do not read."""
+    with tempfile.TemporaryDirectory() as directory, exporter(Path(directory), "--demo") as running:
+        folder = Path(f"/proc/{running.process.pid}/fd")
+        port = int(running.url.rpartition(":")[2])
+        before = _descriptors(folder)
+        most = 0
+        times: list[float] = []
+        hanging = [
+            *(asyncio.create_task(_hang(port, b"" if n % 2 else b"GET /metrics HT", 0.0)) for n in range(HALF_OPEN)),
+            *(asyncio.create_task(_hang(port, b"GET /metrics HTTP/1.1\r\nX: ", 0.5)) for _ in range(SLOW)),
+            *(
+                asyncio.create_task(_hang(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 20, 0.0))
+                for _ in range(SLOW)
+            ),
+        ]
+        until = time.monotonic() + seconds
+        async with httpx.AsyncClient(trust_env=False, headers=PROMETHEUS, timeout=10) as client:
+            while time.monotonic() < until or len(times) < 3:
+                times.append(await _scrape(client, running.url))
+                most = max(most, _descriptors(folder))
+                await asyncio.sleep(0.25)
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+        async with asyncio.timeout(LIMITS.answer):
+            while (after := _descriptors(folder)) > before + 4:  # noqa: ASYNC110  of another process
+                await asyncio.sleep(0.1)
+        said = running.process.log_text()
+        assert "level=error" not in said, said
+        assert "level=warning" not in said, said
+        return Siege(Times.of(times), before, most, after)
+
+
+def _descriptors(folder: Path) -> int:
+    return len(os.listdir(folder))  # noqa: PTH208
+
+
+async def _hang(port: int, first: bytes, every: float) -> None:
+    """Send this and then a byte at a time or nothing, never read, and come again when the connection is closed."""
+    while True:
+        with suppress(OSError):
+            connection = socket.socket()
+            try:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                connection.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(connection, ("127.0.0.1", port))
+                await loop.sock_sendall(connection, first)
+                while not _is_closed(connection):
+                    await asyncio.sleep(every or 1)
+                    if every:
+                        await loop.sock_sendall(connection, b"x")
+            finally:
+                connection.close()
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+
+
+# --- The command.
+
+
+async def report(count: int, waves: int, seconds: float) -> tuple[str, list[str]]:
+    """Run all of it: the tables, and what has grown."""
+    begun = time.monotonic()
+    held = await polls(count)
+    took = time.monotonic() - begun
+    lines = [f"{count:,} polls in {took:.0f} s.", "", *_table([field.name for field in fields(Held)])]
+    for one in held:
+        cells = [f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" for value in astuple(one)]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *_table(["scraped by", "scrapes", "p50 ms", "p99 ms", "longest ms"])]
+    lines.append((await scrapes(1_000, 1, waves)).row("1 scraper, during polls of 1,000 queues"))
+    lines.append((await scrapes(1_000, 50, waves)).row("50 scrapers at once, likewise"))
+    besieged = await siege(seconds)
+    lines.append(besieged.times.row("1 scraper among 600 clients that hang"))
+    descriptors = (
+        f"{besieged.before} before the 600 came, at most {besieged.most} meanwhile, {besieged.after} afterwards"
+    )
+    lines += ["", f"File descriptors: {descriptors}."]
+    return "\n".join(lines), grown(held)
+
+
+def _table(names: Sequence[str]) -> list[str]:
+    return [f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
+
+
+def main() -> int:
+    """All of it, for a few minutes or for as long as was said; `changing` is the server that it needs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--polls", type=int, default=10_000)
+    parser.add_argument("--waves", type=int, default=30, help="waves of scrapes, one a second")
+    parser.add_argument("--siege", type=float, default=40, help="seconds among clients that hang")
+    parser.add_argument("--write", action="store_true", help="write the figures into docs/reliability.md")
+    parser.add_argument("server", nargs="*")
+    flags = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # failures are the plan
+    if flags.server:
+        asyncio.run(run_upstream(int(flags.server[1])))
+        return 0
+    text, growing = asyncio.run(report(flags.polls, flags.waves, flags.siege))
+    print(text, *(f"GROWS: {line}" for line in growing), sep="\n")
+    if flags.write:
+        publish("load", text)
+    return 1 if growing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""`make soak` for some seconds, and that it would see what grows."""
+
+import dataclasses
+import math
+
+import pytest
+
+from exporter.clock import Clock
+from exporter.connection import LIMITS
+from exporter.exposition import render
+from exporter.model import Pool, Queue, Snapshot
+from exporter.store import Published, Store
+from tests import soak
+from tests.soak import Held
+
+pytestmark = pytest.mark.timeout(180)
+
+
+async def test_nothing_grows_with_the_polls() -> None:
+    held = await soak.polls(300, checkpoints=3)
+    assert [one.polls for one in held] == [100, 200, 300]
+    assert soak.grown(held) == []
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Held) if field.name != "polls"])
+def test_growth_is_seen(name: str) -> None:
+    before = Held(polls=100, mib=60.0, objects=60_000, descriptors=12, threads=3, tasks=1, series=90)
+    after = dataclasses.replace(before, polls=200, **{name: getattr(before, name) * 2 + 10})
+    assert soak.grown([before, before]) == []
+    assert [line.partition(":")[0] for line in soak.grown([before, after])] == [name]
+
+
+def test_a_series_that_is_left_over_is_seen() -> None:
+    number = next(number for number in range(100) if not soak.moment(number).failing)
+    pools = soak.moment(number).pools
+    queues = tuple(Queue(pool, name, usage_known=True) for pool, names in pools.items() for name in names)
+    for more, less in ((), 0), ((Queue("pool 99", "left over", usage_known=True),), 0), ((), 1):
+        store = Store(Clock())
+        store.add("p", "prefect")
+        snapshot = Snapshot(queues=queues[less:] + more, pools=tuple(Pool(name, id=name) for name in pools))
+        rendered = render(snapshot, source="p", system="prefect", max_series=10_000)
+        store.succeed("p", Published(snapshot, rendered, 0.0, math.inf), 0.1)
+        if not more and not less:
+            soak.compare(number, store.states())
+        else:
+            with pytest.raises(AssertionError):
+                soak.compare(number, store.states())
+
+
+async def test_many_scrapers_at_once_are_all_answered() -> None:
+    times = await soak.scrapes(100, 50, waves=2)
+    assert times.scrapes == 100
+
+
+async def test_who_hangs_does_not_keep_a_scraper_out() -> None:
+    besieged = await soak.siege(4)
+    assert besieged.times.scrapes > 2
+    assert soak.HALF_OPEN < besieged.most <= besieged.before + LIMITS.connections + 2
+    assert besieged.after <= besieged.before + 4
+
+
+def test_a_moment_is_the_same_for_both_sides() -> None:
+    moments = [soak.moment(number) for number in range(2_000)]
+    assert moments == [soak.moment(number) for number in range(2_000)]
+    assert {one.failing for one in moments} == {"", *soak.FAILURES}
+    assert len({len(queues) for one in moments for queues in one.pools.values()}) == 9
