@@ -472,7 +472,7 @@ def test_every_event_is_one_line(
 
 
 def test_it_is_quiet_when_all_is_well(start: StartExporter, tmp_path: Path, upstream: Upstream) -> None:
-    path = configure(tmp_path, prefect(upstream.url, interval="400ms"), cloro(upstream.url, interval="400ms"))
+    path = configure(tmp_path, prefect(upstream.url, interval="2s"), cloro(upstream.url, interval="2s"))
     exporter = start("--config.file", path)
     exporter.process.wait_until(lambda: (exporter.value(POLLED) or 0) >= 4, what="several polls")
     (line,) = exporter.process.log_text().splitlines()
