@@ -17,6 +17,7 @@ from exporter.store import SourceState, Store
 from exporter.telemetry import Telemetry
 from tests.harness.exporter import Series, series
 from tests.harness.prefect import PrefectServer
+from tests.harness.scenario import POOLS
 
 NAMES = [("prefect", "queue", f"pool {number % 7}", f"queue {number}") for number in range(2_000)]
 MOMENT = datetime(2026, 11, 21, 23, 24, 25, tzinfo=UTC)
@@ -139,7 +140,28 @@ async def test_of_a_real_server(prefect_server: PrefectServer) -> None:
             assert shard.observed, "there is something for each to do"
             labels = frozenset({"source": "prefect", "system": "prefect", "shard": str(index)}.items())
             assert shard.own["concurrency_exporter_source_shards", labels] == total
+    # Every pool has a queue of this name.
+    of_pools = [labels for labels in labels_of(shards[0].observed) if labels.get("queue") == "default"]
+    assert 0 < len({labels["pool"] for labels in of_pools}) < len(POOLS)
 
 
 def labels_of(found: Series) -> list[dict[str, str]]:
     return [dict(labels) for _, labels in found]
+
+
+async def test_a_reload_keeps_what_a_shard_has(prefect_server: PrefectServer) -> None:
+    settings = {"system": "prefect", "name": "prefect", "url": prefect_server.api_url}
+    clock = Clock()
+    store = Store(clock)
+    poller = Poller(store, Telemetry(store, clock), clock, Shard(1, 2))
+    await poller.configure(Config.model_validate({"sources": [settings]}).sources)
+    try:
+        await poller.poll("prefect")
+        before = store.states()
+        assert before[0].published
+        await poller.configure(Config.model_validate({"sources": [settings]}).sources)
+        assert store.states() == before
+        await poller.configure(Config.model_validate({"sources": [settings | {"interval": "20s"}]}).sources)
+        assert store.states() != before
+    finally:
+        await poller.stop()

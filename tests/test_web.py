@@ -226,6 +226,8 @@ async def test_the_series_of_one_source(exporter: Exporter, accept: str, accept_
         samples = [line for line in response.text.splitlines() if not line.startswith("#")]
         for name in {re.split(r"[{ ]", sample)[0] for sample in samples}:
             assert f"# TYPE {re.sub('_(total|bucket|count|sum|info)$', '', name)}" in response.text
+        # Of the process there is something else at each scrape.
+        assert ("process_resident_memory_bytes" in response.text) == (query in {"", "?source="})
         return [line for line in samples if not line.startswith(("process_", "python_gc"))]
 
     exporter.add(EVIL)

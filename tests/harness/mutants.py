@@ -55,6 +55,8 @@ EQUIVALENT: Final = {
     "ConcurrencySourceDown: > → >=": "nor has the share of three quarters, but at the very start",
     "ConcurrencyPollsOverrun: > → >=": "nor is a ratio of two rates exactly a tenth",
     "ConcurrencyNearLimit: [3600s] → [4320s]": "how long a gap in the history does no harm: more is no fault",
+    "concurrency:startable_tasks:sum: < → <=": "the lesser of two that are equal is either",
+    "concurrency:wanted_slots:sum: concurrency:startable_tasks:sum without resource": "queues have a label more",
     "ConcurrencyNearLimit: for: 30m → 1440s": "its tests are of days, and look every ten minutes",
 }
 """Mutants that no test can catch, and why."""
