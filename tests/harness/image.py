@@ -10,10 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.harness.process import Process
 from tests.harness.programs import ROOT, missing
+
+BASE = ROOT / ".cache/image"
+"""Where `tests/base-image` puts the image that the Dockerfile starts from."""
 
 _TAG = "localhost/concurrency-exporter:test"
 
@@ -52,37 +56,33 @@ class Image:
 @contextmanager
 def image(directory: Path, **build_args: str) -> Iterator[Image]:
     """Build the Dockerfile as it is; skips the test where that can't be done."""
-    if not (ROOT / ".cache/image/installed").exists() or not shutil.which("buildah") or os.getuid():
+    if not (BASE / "installed").exists() or not shutil.which("buildah") or os.getuid():
         raise missing("no image to start from in .cache/image: make test, as root")
     pip = _pip_configuration()
     configuration = directory / "pip.conf"
     configuration.write_text("\n".join(["[global]", *(f"{key} = {value}" for key, value in pip.items())]))
     volumes = [f"{configuration}:/etc/pip.conf:ro"]
     volumes += [f"{path}:{path}:ro" for key, path in pip.items() if key in {"cert", "client-cert"}]
-    _buildah(
-        *("build", "--isolation=chroot", "--format=docker", "--pull-never", f"--tag={_TAG}"),
-        *(f"--volume={volume}" for volume in volumes),
-        *(f"--build-arg={name}={value}" for name, value in build_args.items()),
-        str(ROOT),
-    )
-    container = _buildah("from", "--pull-never", _TAG)
-    try:
-        config = json.loads(_buildah("inspect", "--type=image", _TAG))["Docker"]["config"]
-        yield Image(Path(_buildah("mount", container)).resolve(), config)
-    finally:
-        _buildah("rm", container)
-        _buildah("rmi", _TAG)
+    with TemporaryDirectory(dir=directory) as store:
+
+        def buildah(*arguments: str) -> str:
+            places = (f"--root={store}/images", f"--runroot={store}/run", f"--storage-opt=vfs.imagestore={BASE}/images")
+            return _output("buildah", *places, "--storage-driver=vfs", *arguments)
+
+        buildah(
+            *("build", "--isolation=chroot", "--format=docker", "--pull-never", f"--tag={_TAG}"),
+            *(f"--volume={volume}" for volume in volumes),
+            *(f"--build-arg={name}={value}" for name, value in build_args.items()),
+            str(ROOT),
+        )
+        config = json.loads(buildah("inspect", "--type=image", _TAG))["Docker"]["config"]
+        yield Image(Path(buildah("mount", buildah("from", "--pull-never", _TAG))).resolve(), config)
 
 
 def _pip_configuration() -> dict[str, str]:
     listed = _output(sys.executable, "-m", "pip", "config", "list")
     found = re.findall(r"^(?:global|:env:)\.([a-z-]+)='(.*)'$", listed, re.MULTILINE)
     return {key: value for key, value in found if key in _PIP_SETTINGS}
-
-
-def _buildah(*arguments: str) -> str:
-    store = ROOT / ".cache/image"
-    return _output("buildah", f"--root={store}/images", f"--runroot={store}/run", "--storage-driver=vfs", *arguments)
 
 
 def _output(*command: str) -> str:
