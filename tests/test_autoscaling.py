@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from tests.conftest import StartPrometheus
 from tests.harness.exporter import exporter
+from tests.harness.kubernetes import problems
 from tests.harness.prefect import PrefectServer
 from tests.harness.programs import ROOT
 from tests.harness.promql import ALERTS, undeclared
@@ -28,14 +29,14 @@ def load(name: str) -> Any:
 
 def keda() -> str:
     """The query of the ScaledObject."""
-    (trigger,) = load("keda.yml")["spec"]["triggers"]
+    (trigger,) = load("keda.yaml")["spec"]["triggers"]
     return str(trigger["metadata"]["query"])
 
 
 def adapter() -> str:
     """The query that prometheus-adapter makes of its rule, for what the HorizontalPodAutoscaler asks for."""
-    (rule,) = load("prometheus-adapter.yml")["rules"]["external"]
-    (metric,) = load("hpa.yml")["spec"]["metrics"]
+    (rule,) = load("prometheus-adapter.yaml")["rules"]["external"]
+    (metric,) = load("hpa.yaml")["spec"]["metrics"]
     asked = metric["external"]["metric"]
     name = re.fullmatch(r'\{__name__="(.+)"\}', rule["seriesQuery"])
     assert name
@@ -62,12 +63,17 @@ def test_the_queries_select_what_there_is(query: str) -> None:
     assert "vector" not in query
 
 
+@pytest.mark.parametrize("name", ["keda.yaml", "hpa.yaml"])
+def test_its_api_has_no_objections(name: str) -> None:
+    assert problems(load(name)) == []
+
+
 def test_nothing_is_not_taken_for_no_workers() -> None:
-    scaled = load("keda.yml")["spec"]
+    scaled = load("keda.yaml")["spec"]
     assert scaled["triggers"][0]["metadata"]["ignoreNullValues"] == "false"
     # A fallback is a number of its own.
     assert "fallback" not in scaled
-    assert load("hpa.yml")["spec"]["minReplicas"] == 1
+    assert load("hpa.yaml")["spec"]["minReplicas"] == 1
 
 
 def wanted(reading: Reading, pool: Pool) -> int:
