@@ -28,8 +28,14 @@ _DEFAULTS: Final = {"timeout": "`interval`", "stale_after": "three times `interv
 
 
 def flags() -> str:
-    """What `--help` prints."""
-    return f"```text\n{cli.parser().format_help().strip()}\n```"
+    """A table of every flag. Not what `--help` prints: each version of Python breaks its lines in another way."""
+    rows = []
+    for action in cli.parser()._actions:  # noqa: SLF001  argparse tells it in no other way
+        value = action.metavar or ("" if action.choices is None else f"{{{','.join(action.choices)}}}")
+        flag = f"`{action.option_strings[-1]} {value}`".replace(" `", "`")
+        default = f"`{action.default}`" if isinstance(action.default, str) and action.nargs != 0 else ""
+        rows.append((flag, default, re.sub(r" \(default: .*\)$", "", action.help or "")))
+    return _table(("flag", "default", "meaning"), rows)
 
 
 def families() -> tuple[Family, ...]:
