@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A server that is told to stop has done its work; a check or a dry run has not.
         raise SystemExit(0 if serves else 128 + number)
 
+    if serves:
+        # It would end the process until there is a handler for it, and then there is nothing to reload yet.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for stop in (signal.SIGTERM, signal.SIGINT):
         # As PID 1 a signal without a handler is ignored, so there has to be one from the start.
         signal.signal(stop, end)
@@ -173,15 +176,6 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
             log.info("configuration reloaded", sources=len(new.sources))
             return ""
 
-    await _configure(poller, configuration)
-    telemetry.config_read(success=True)
-    listener = _listen(flags.web_listen_address)
-    served = application(store, telemetry, clock, reload if flags.web_enable_lifecycle else None)
-    server = Server(
-        guarded(served, web, clock),
-        graceful_seconds=_SHUTDOWN_SECONDS,
-        tls=web.tls() if web else None,
-    )
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[str]] = set()
 
@@ -190,7 +184,17 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
-    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    async with reloading:
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
+        await _configure(poller, configuration)
+        telemetry.config_read(success=True)
+    listener = _listen(flags.web_listen_address)
+    served = application(store, telemetry, clock, reload if flags.web_enable_lifecycle else None)
+    server = Server(
+        guarded(served, web, clock),
+        graceful_seconds=_SHUTDOWN_SECONDS,
+        tls=web.tls() if web else None,
+    )
     for stop in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(stop, server.stop)
     poller.start()

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -22,9 +23,10 @@ from exporter.store import Store
 from exporter.telemetry import Telemetry
 from tests.harness.certificates import authority
 from tests.harness.exporter import Exporter, Series, exporter, series
+from tests.harness.process import running
 from tests.harness.programs import ROOT
 from tests.harness.upstream import Request, answer, never, serve
-from tests.test_cli import cloro, prefect, serving, upstream_answer
+from tests.test_cli import cloro, environment, prefect, serving, upstream_answer
 from tests.test_poller import source, until
 
 SLOTS = "concurrency_queue_active_slots"
@@ -367,6 +369,35 @@ def test_ready_stays_ready(tmp_path: Path) -> None:
             assert httpx.post(f"{command.url}/-/reload", auth=command.auth, trust_env=False).status_code == 200
             assert 'source_up{source="new",system="cloro"} 0.0' in command.get().text
             assert command.get("/-/ready").text == "ready\n"
+
+
+def test_to_be_told_to_reload_while_it_starts_does_not_end_it(tmp_path: Path) -> None:
+    """By default the signal ends a process; and a change that comes with it is seen."""
+    with serving(upstream_answer({"queue": 3})) as upstream:
+        path = tmp_path / "exporter.yml"
+        replace(path, {"sources": [cloro(upstream.url, "old")]})
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "exporter",
+            "--web.listen-address=127.0.0.1:0",
+            "--config.file",
+            path,
+        ]
+        with running(command, log=tmp_path / "log", env=environment()) as process:
+            status = Path(f"/proc/{process.pid}/status")
+            handles_sigterm = re.compile(r"^SigCgt:\s+[0-9a-f]*[4-7c-f][0-9a-f]{3}$", re.MULTILINE)
+            process.wait_until(lambda: handles_sigterm.search(status.read_text()) is not None, what="it is under way")
+            replace(path, {"sources": [cloro(upstream.url, "new")]})
+
+            def listens() -> bool:
+                process.send_signal(signal.SIGHUP)
+                return "msg=listening" in process.log_text()
+
+            process.wait_until(listens, what="it listens")
+            process.wait_until(lambda: "configuration reloaded" in process.log_text(), what="it reloads")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait_for_exit() == 0
 
 
 def test_the_figures_in_the_documents_are_those_of_these_tests() -> None:
