@@ -101,7 +101,7 @@ def _passwords() -> Callable[[dict[str, SecretStr], Headers], Awaitable[bool]]:
         name, password = credentials
         hashes = {user: hashed.get_secret_value().encode() for user, hashed in users.items()}
         hashed = hashes.get(name)
-        digest = hashlib.blake2b(b"\0".join((name.encode(), hashed or b"", password)), key=secret).digest()
+        digest = hashlib.blake2b(b"%s:%s" % (hashed or b"", password), key=secret).digest()
         if digest in remembered:
             return True
         async with one_at_a_time:
