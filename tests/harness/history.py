@@ -42,7 +42,8 @@ def history(folder: Path, at: Callable[[float, float], Sources], *, days: float)
     for rules in _layers():
         with PrometheusServer(folder) as server:
             lines = [line for rule in rules for line in _evaluated(server, rule, moments)]
-        _store(folder, lines)
+        if lines:
+            _store(folder, lines)
     return PrometheusServer(folder)
 
 
@@ -60,7 +61,10 @@ def _store(folder: Path, lines: Iterable[str]) -> None:
         "--max-block-duration=162h",
         "openmetrics",
     ]
-    subprocess.run([*command, "--quiet", text, folder / "data"], check=True, capture_output=True, timeout=120)
+    done = subprocess.run(
+        [*command, "--quiet", text, folder / "data"], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
     text.unlink()
 
 
@@ -114,16 +118,19 @@ def _layers() -> list[list[dict[str, Any]]]:
 
 
 def _evaluated(server: PrometheusServer, rule: dict[str, Any], moments: list[float]) -> Iterator[str]:
-    for found, values in server.matrix(rule["expr"], moments[0], moments[-1], STEP):
-        labels = {**found, **rule.get("labels", {})}
+    # What `or` joins may differ in the name alone, which the rule replaces: then it is one series.
+    found: dict[frozenset[tuple[str, str]], list[tuple[float, str]]] = defaultdict(list)
+    for labels, values in server.matrix(rule["expr"], moments[0], moments[-1], STEP):
+        found[frozenset((labels | rule.get("labels", {}) | {"__name__": rule.get("record", "")}).items())] += values
+    for series, values in found.items():
         if "record" in rule:
-            yield from (_sample({**labels, "__name__": rule["record"]}, value, moment) for moment, value in values)
+            yield from (_sample(dict(series), value, moment) for moment, value in sorted(values))
         else:
-            active = [moment for moment, _ in values]
-            yield from _alerts({**labels, "alertname": rule["alert"]}, active, seconds=_seconds(rule.get("for", "0s")))
+            active = sorted(moment for moment, _ in values)
+            yield from _alerts({**dict(series), "alertname": rule["alert"]}, active, _seconds(rule.get("for", "0s")))
 
 
-def _alerts(labels: Mapping[str, str], moments: list[float], *, seconds: float) -> Iterator[str]:
+def _alerts(labels: Mapping[str, str], moments: list[float], seconds: float) -> Iterator[str]:
     """`ALERTS` and `ALERTS_FOR_STATE` of an alert that is active at these moments, and fires after so many seconds."""
     since = last = -float(STEP)
     for moment in moments:
