@@ -66,11 +66,12 @@ FOR_WORKERS = _over_time("avg_over_time", f"({NOT_HELD_BACK} or 0 * {WAITING}) >
 DEMAND = f"({TAKEN} + ({WAITING} or 0 * {TAKEN}))"
 FIVE = f" and on ({BY}) {fullest(CHOSEN, 5)}"
 
-# Busy hours are the p95 of a day. At the limit they can't grow, so a queue that is there has reached it.
+# Busy hours are the p95 of a day. At the limit they can't grow, so a queue that is there has reached it. The trend is
+# that of a week, whatever is shown: what hours tell is the time of day. A queue that is new has none.
 BUSY = _of_queues("slot_utilization:p95_1d")
-TREND = f"max by ({BY}) (deriv({BUSY}[$__range]))"
+TREND = f"max by ({BY}) (deriv({BUSY}[7d]) and {BUSY} offset 1d)"
 # Not predict_linear: what that takes for now is the moment of each point, whatever the range is fixed to.
-GROWN = f"(deriv({BUSY}[$__range] @ end()) or 0 * {BUSY} @ end()) * 7 * 86400"
+GROWN = f"(deriv({BUSY}[7d] @ end()) or 0 * {BUSY} @ end()) * 7 * 86400"
 IN_A_WEEK = f"max by ({BY}) ({BUSY} @ end() + {GROWN})"
 LEFT = f"(1 - max by ({BY}) ({BUSY}) > 0) / ({TREND} > 0) < {FORESEEN} * 86400"
 REACHED = f"(time() + ({LEFT})) * 1000"
@@ -117,7 +118,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Next limit reached",
-                "When are the busy hours of another queue at its limit, at the trend of the time shown?",
+                "When are the busy hours of another queue at its limit, at the trend of the last seven days?",
                 f"min({REACHED})",
                 unit="dateTimeFromNow",
                 steps=((ACT, None),),
@@ -129,29 +130,29 @@ def build() -> Dashboard:
             rows(
                 "Queues by need",
                 "Which queue needs a higher limit, and which needs workers?",
-                Column("Source", label="source", width=120),
+                Column("Source", label="source", width=115),
                 Column("Pool", label="pool"),
                 Column("Queue", label="queue", link=to_queue()),
-                Column("Limit", LIMIT, width=75),
-                Column("p50", _quantile(0.5, UTILIZATION), unit="percentunit", width=75, decimals=0),
+                Column("Limit", LIMIT, width=60),
+                Column("p50", _quantile(0.5, UTILIZATION), unit="percentunit", width=60, decimals=0),
                 Column(
                     "p95",
                     P95,
                     unit="percentunit",
-                    width=170,
+                    width=130,
                     bar_to=1,
                     steps=((GOOD, None), (NEAR, 0.8), (BAD, 0.95)),
                     decimals=0,
                 ),
-                Column("Max", _over_time("max_over_time", UTILIZATION), unit="percentunit", width=75, decimals=0),
-                Column("Headroom", HEADROOM, width=110, steps=((BAD, None), (NEAR, 1), (GOOD, 2)), decimals=0),
-                Column("At the limit", AT_LIMIT, unit="percentunit", width=115, decimals=1),
+                Column("Max", _over_time("max_over_time", UTILIZATION), unit="percentunit", width=60, decimals=0),
+                Column("Headroom", HEADROOM, width=90, steps=((BAD, None), (NEAR, 1), (GOOD, 2)), decimals=0),
+                Column("At the limit", AT_LIMIT, unit="percentunit", width=95, decimals=1),
                 Column(
                     "Waits for slots",
                     FOR_SLOTS,
                     unit="percentunit",
                     steps=((GOOD, None), (BAD, NEEDED)),
-                    width=135,
+                    width=120,
                     decimals=1,
                 ),
                 Column(
@@ -159,7 +160,7 @@ def build() -> Dashboard:
                     FOR_WORKERS,
                     unit="percentunit",
                     steps=((GOOD, None), (ACT, NEEDED)),
-                    width=150,
+                    width=130,
                     decimals=1,
                 ),
                 hidden=f"{FOR_SLOTS} + {AT_LIMIT} or {AT_LIMIT} or 0 * {FOR_WORKERS} - 1",
@@ -178,7 +179,8 @@ def build() -> Dashboard:
                 Query(f"sum({ELSEWHERE})", "pause, another limit"),
                 stacked=True,
                 colors={"for slots": BAD, "though slots are free": ACT, "pause, another limit": CLOSED},
-                legend_width=270,
+                span=10,
+                legend_width=290,
                 height=9,
                 empty=NO_RULES,
             )
@@ -188,7 +190,8 @@ def build() -> Dashboard:
                 "Busy hours by day",
                 "Is it getting fuller? The p95 of the day before, of the five that will be the fullest in a week",
                 Query(named(f"max by ({BY}) ({BUSY}) and topk(5, {IN_A_WEEK})"), NAMED),
-                legend_width=350,
+                span=14,
+                legend_width=510,
                 unit="percentunit",
                 reaches=1,
                 steps=(("transparent", None), (BAD, 1)),
@@ -199,8 +202,8 @@ def build() -> Dashboard:
         .with_panel(
             rows(
                 "When the limit is reached",
-                f"Which queue is next, within {FORESEEN} days, at the trend of the time shown? Those at their limit are"
-                " not here",
+                f"Which queue is next, within {FORESEEN} days, at the trend of the last seven? Those at their limit"
+                " are not here",
                 Column("Source", label="source"),
                 Column("Pool", label="pool"),
                 Column("Queue", label="queue", link=to_queue()),
@@ -224,7 +227,7 @@ def build() -> Dashboard:
                 Query(named(f"sum by ({BY}) ({DEMAND}){FIVE}"), NAMED),
                 Query("vector($what_if)", "what if"),
                 span=24,
-                legend_width=420,
+                legend_width=540,
                 height=8,
                 colors={"what if": BAD},
                 dashed=("what if",),

@@ -322,7 +322,6 @@ def rows(
         .span(span)
         .unit("short")
         .no_value(empty)
-        .filterable(True)
         .cell_height(cm.TableCellHeight.SM)
         .with_transformation(dm.DataTransformerConfig(id_val="merge", options={}))
         .with_transformation(
@@ -370,6 +369,8 @@ def rows(
                 "mappings": [{"type": "value", "options": options}],
                 "custom_cellOptions": {"type": "color-text"},
             }
+        if column.label:
+            properties["custom_filterable"] = True
         if column.width:
             properties["custom_width"] = column.width
         if column.link:

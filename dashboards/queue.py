@@ -44,19 +44,22 @@ STARTED = f'concurrency_queue_state_duration_seconds_bucket{{{QUEUES}, state="RU
 RECORDED_POOLS = f'{RECORDED}, pool=~"$pool", resource="pool"'
 
 
-def _mark(name: str, color: str, expression: str, title: str, *, enabled: bool = True) -> AnnotationQuery:
+def _mark(name: str, color: str, expression: str, title: str, text: str, *, enabled: bool = True) -> AnnotationQuery:
     """Marks on the time axis, where the expression has a value; newer versions of Grafana read the target alone."""
     query = Dataquery().expr(expression).ref_id("A").interval("1m").range()
     mark = AnnotationQuery().name(name).datasource(DATASOURCE).enable(enabled).icon_color(color).target(query)
     mark = mark.expr(expression).step("1m")
-    return mark.title_format(title).text_format("{{source}} {{pool}}/{{queue}}")
+    return mark.title_format(title).text_format(text)
 
 
 def _alerts(severity: str) -> str:
-    """Those of the chosen queues, and of what is above them: their pools and sources."""
+    """Those of the chosen queues, and of what is above them: their pools and sources.
+
+    One mark for each alert, though hundreds of queues may have it: so many marks would hide the graph.
+    """
     return (
-        f'ALERTS{{alertname=~"Concurrency.+", alertstate="firing", severity="{severity}",'
-        ' source=~"$source", pool=~"$pool|", queue=~"$queue|"}'
+        f'max by (alertname) (ALERTS{{alertname=~"Concurrency.+", alertstate="firing", severity="{severity}",'
+        ' source=~"$source", pool=~"$pool|", queue=~"$queue|"})'
     )
 
 
@@ -79,13 +82,17 @@ def _by_priority(system: str) -> list[Query]:
 
 def build() -> Dashboard:
     """The dashboard."""
-    urgency = {f"prefect {number:02}": shade for number, shade in enumerate(SHADES, start=1)}
+    urgency = {f"prefect {number:02}": SHADES[min(number - 1, 4)] for number in range(1, 21)}
     urgency |= {f"cloro {level}": SHADES[(10 - level) // 2] for level in range(10, 0, -1)}
     return (
         board("queue", since="3h")
-        .annotation(_mark("Pages", BAD, _alerts("page"), "{{alertname}}"))
-        .annotation(_mark("Tickets", ACT, _alerts("ticket"), "{{alertname}}", enabled=False))
-        .annotation(_mark("Pauses", CLOSED, f"concurrency_queue_paused{{{QUEUES}}} == 1", "Paused"))
+        .annotation(_mark("Pages", BAD, _alerts("page"), "{{alertname}}", "somebody was woken"))
+        .annotation(_mark("Tickets", ACT, _alerts("ticket"), "{{alertname}}", "to be seen to", enabled=False))
+        .annotation(
+            _mark(
+                "Pauses", CLOSED, f"max by (source) (concurrency_queue_paused{{{QUEUES}}}) == 1", "Paused", "{{source}}"
+            )
+        )
         .with_panel(
             figure(
                 "Utilization",
@@ -230,7 +237,7 @@ def build() -> Dashboard:
                 "Which of the chosen queues is it? The fullest ten over the time shown",
                 Query(named(f"({UTILIZATION}) and on (source, pool, queue) {fullest(CHOSEN)}"), NAMED),
                 span=24,
-                legend_width=420,
+                legend_width=560,
                 unit="percentunit",
                 steps=(("transparent", None), (BAD, 1)),
                 reaches=1,

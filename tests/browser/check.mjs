@@ -68,6 +68,10 @@ const read = (page) =>
         const own = [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim());
         if (own && element.scrollWidth > element.clientWidth + 1 && element.clientWidth > 0)
           cut.push(element.textContent.trim());
+        // Neither has text within a line a size of its own: it ends where its cell does.
+        const cell = own && element.clientWidth === 0 && element.closest('[role=gridcell]');
+        if (cell && element.getBoundingClientRect().right > cell.getBoundingClientRect().right + 1)
+          cut.push(element.textContent.trim());
         // The heading of a column of numbers is cut off at its beginning.
         if (element.role === 'columnheader') {
           const edge = element.getBoundingClientRect().left - 1;

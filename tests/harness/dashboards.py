@@ -76,6 +76,16 @@ def has_variables(board: Board) -> Iterator[str]:
     )
 
 
+def answers_what_if(board: Board) -> Iterator[str]:
+    """Below a row that names a variable, each panel depends on it."""
+    named = ""
+    for panel in board["panels"]:
+        if panel["type"] == "row":
+            named = next(iter(re.findall(r"\$(\w+)", panel["title"])), "")
+        elif named and f"${named}" not in json.dumps(panel["targets"]):
+            yield f"{panel['title']} does not depend on ${named}"
+
+
 def has_places(board: Board) -> Iterator[str]:
     """Panels lie beside each other, within the grid, each with a number of its own."""
     ids = [panel["id"] for panel in board["panels"]]
@@ -164,8 +174,11 @@ def names_its_fields(board: Board) -> Iterator[str]:
     for panel in charts(board):
         overridden = {override["matcher"].get("options") for override in panel["fieldConfig"]["overrides"]}
         if panel["type"] == "table":
-            organize = next(one["options"] for one in panel["transformations"] if one["id"] == "organize")
-            kept = next(one["options"] for one in panel["transformations"] if one["id"] == "filterFieldsByName")
+            steps = {one["id"]: one["options"] for one in panel["transformations"]}
+            if list(steps) != ["merge", "sortBy", "limit", "filterFieldsByName", "organize"]:
+                yield f"{panel['title']}: transformations {list(steps)}"
+                continue
+            organize, kept = steps["organize"], steps["filterFieldsByName"]
             shown = set(organize["renameByName"].values())
             if overridden != shown or len(shown) < len(organize["renameByName"]):
                 yield f"{panel['title']}: columns {overridden ^ shown}"
@@ -224,6 +237,7 @@ def marks_the_same(board: Board) -> Iterator[str]:
 RULES: Final[Sequence[Callable[[Board], Iterator[str]]]] = (
     is_stable,
     has_variables,
+    answers_what_if,
     has_places,
     has_links,
     asks_and_answers,

@@ -151,6 +151,8 @@ LEGIBLE: Final[Mapping[str, Mapping[str, str]]] = {
     "overview": {
         "Full, and tasks wait": r"\n[3-5]$",
         "Saturation over time": r"(?s)\d\d/\d\d \d\d:\d\d.*slots free.*pool kubernetes-prod \(prefect-prod\)",
+        "Alerts": r"\n1?[1-9]$",
+        "Sources": r"(?s)cloro-prod\s+cloro\s+up\s+[\d.]+ (s|mins?)\s+0",
         "Firing alerts": r"(?s)page.*ConcurrencySlotsSaturated.*ago",
     },
     "queue": {
