@@ -26,7 +26,7 @@ from exporter.settings_file import ConfigError
 from exporter.shard import WHOLE, Shard
 from exporter.store import Store
 from exporter.telemetry import Telemetry
-from exporter.threads import in_thread
+from exporter.threads import LookUps, in_thread
 from exporter.web import application
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
             return ""
 
     loop = asyncio.get_running_loop()
+    look_ups = LookUps(loop)
     reloads: set[asyncio.Task[str]] = set()
 
     def hang_up() -> None:
@@ -212,6 +213,9 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
     finally:
         await poller.stop()
     log.info("stopped")
+    if look_ups.hang():
+        # The end of the process would wait for them until the resolver gives up, which can take minutes.
+        os._exit(0)
     return 0
 
 
