@@ -64,7 +64,7 @@ locks: $(VENV)/installed-tests  ## pin what the image is made of; delete a lock 
 	$(BIN)/python -m tests.harness.locks
 
 reliability: $(VENV)/installed-tests $(PREFECTS) programs  ## put the exporter through all faults, and write what came of it to docs (minutes)
-	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/pytest tests/test_reliability.py --update-reliability
+	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/pytest tests/test_reliability*.py --update-reliability
 
 docs: $(VENV)/installed-tests  ## write the references of flags, settings, routes, metrics and alerts from the code, and the operator's rules
 	$(BIN)/python docs/generate.py

@@ -10,19 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 from exporter import __version__, cli
 from exporter.settings_file import ConfigError
 from tests.harness import programs
 from tests.harness.process import Process, free_port, running
-from tests.harness.upstream import Request, Upstream, answer, never, serve
+from tests.harness.upstream import Request, Upstream, answer, never, serving
 
 COMMAND = [sys.executable, "-m", "exporter"]
 SECRET = "canary-5ecret"
@@ -75,13 +74,6 @@ def upstream_answer(queues: Mapping[str, int | None]) -> Callable[[Request], byt
         return answer({"detail": "Not Found"}, 404)
 
     return reply
-
-
-@contextmanager
-def serving(what: Callable[[Request], Any]) -> Iterator[Upstream]:
-    """A fake upstream in a thread of its own, since these tests wait for processes."""
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(serve(what)) as upstream:
-        yield upstream
 
 
 @pytest.fixture

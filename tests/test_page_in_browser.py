@@ -20,8 +20,8 @@ from exporter.server import Server, listen
 from tests.harness import browser
 from tests.harness.cloro import error
 from tests.harness.exporter import exporter
-from tests.harness.upstream import answer
-from tests.test_cli import cloro, prefect, serving, upstream_answer
+from tests.harness.upstream import answer, serving
+from tests.test_cli import cloro, prefect, upstream_answer
 
 EVIL = (
     "<script>document.title='owned'</script><img src=/x onerror=\"document.title='owned'\">"

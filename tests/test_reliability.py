@@ -26,7 +26,7 @@ from exporter.model import Reason
 from tests.harness.certificates import authority, certificate, expired
 from tests.harness.cloro import KEY, PUBLISHED
 from tests.harness.exporter import exporter
-from tests.harness.reliability import Row, Table
+from tests.harness.reliability import Resources, Row, Scrape, Table
 from tests.harness.upstream import Answer, Hangup, Request, Talk, Upstream, answer, never, serve
 
 SYSTEMS: Final = ("prefect", "cloro")
@@ -311,43 +311,6 @@ ELSEWHERE: Final[list[Upstream]] = []
 
 # --- One exporter, all of the faults at the same time.
 
-_SAMPLE: Final = re.compile(r'concurrency_(?:exporter_)?(\w+){(?:.*,)?source="([^"]*)".*} (\S+)')
-_LABEL: Final = re.compile(r'(?:outcome|reason)="([^"]*)"')
-
-
-@dataclass
-class Scrape:
-    """What `/metrics` said of each source, `at` a time by the exporter's own clock."""
-
-    at: float
-    text: str
-    up: dict[str, float] = field(default_factory=dict)
-    last_success: dict[str, float] = field(default_factory=dict)
-    requests: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
-    observed: Counter[str] = field(default_factory=Counter)
-    """How many series there are of what was read from upstream."""
-
-    def __post_init__(self) -> None:
-        for line in self.text.splitlines():
-            if not (match := _SAMPLE.match(line)):
-                continue
-            name, source, value = match.groups()
-            label = _LABEL.search(line)
-            match name:
-                case "source_up":
-                    self.up[source] = float(value)
-                case "last_success_timestamp_seconds":
-                    self.last_success[source] = float(value)
-                case "upstream_requests_total":
-                    self.requests[source] += int(float(value))
-                case "polls_total" if label:
-                    self.outcomes[source, label[1]] = int(float(value))
-                case "poll_errors_total" if label:
-                    self.reasons[source, label[1]] = int(float(value))
-            self.observed[source] += not line.startswith("concurrency_exporter_")
-
 
 @dataclass
 class Member:
@@ -426,23 +389,6 @@ class Outage:
         await self.scrape(client)
         back = [member.name for member in self.members if member.fault.comes_back]
         await self.go_on(client, lambda now: all(now.up[name] for name in back))
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Of a process: open file descriptors, threads, and the most memory that it ever had, in bytes."""
-
-    fds: int
-    threads: int
-    memory: int
-
-    @classmethod
-    def of(cls, pid: int) -> "Resources":
-        status = Path(f"/proc/{pid}/status").read_text()
-        found = {name: re.search(rf"^{name}:\s+(\d+)", status, re.MULTILINE) for name in ("Threads", "VmHWM")}
-        assert found["Threads"]
-        assert found["VmHWM"]
-        return cls(len([*Path(f"/proc/{pid}/fd").iterdir()]), int(found["Threads"][1]), int(found["VmHWM"][1]) * 1024)
 
 
 @dataclass
@@ -568,13 +514,13 @@ ROWS: Final = [*FAULTS]
 
 @pytest.fixture(scope="session")
 def table(request: pytest.FixtureRequest) -> Iterator[Table]:
-    table = Table(ROWS, update=request.config.getoption("--update-reliability"))
+    table = Table("faults", ROWS, update=request.config.getoption("--update-reliability"))
     yield table
     table.write()
 
 
 def test_the_document_has_all_faults_and_no_others() -> None:
-    assert Table(ROWS, update=False).faults == ROWS
+    assert Table("faults", ROWS, update=False).faults == ROWS
 
 
 @pytest.mark.servers

@@ -25,8 +25,8 @@ from tests.harness.certificates import authority
 from tests.harness.exporter import Exporter, Series, exporter, series
 from tests.harness.process import running
 from tests.harness.programs import ROOT
-from tests.harness.upstream import Request, answer, never, serve
-from tests.test_cli import cloro, environment, prefect, serving, upstream_answer
+from tests.harness.upstream import Request, answer, never, serve, serving
+from tests.test_cli import cloro, environment, prefect, upstream_answer
 from tests.test_poller import source, until
 
 SLOTS = "concurrency_queue_active_slots"

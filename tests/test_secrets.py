@@ -23,8 +23,8 @@ from tests.harness.certificates import authority, certificate
 from tests.harness.cloro import error
 from tests.harness.process import free_port, running
 from tests.harness.programs import ROOT
-from tests.harness.upstream import Request, answer
-from tests.test_cli import COMMAND, environment, serving, upstream_answer
+from tests.harness.upstream import Request, answer, serving
+from tests.test_cli import COMMAND, environment, upstream_answer
 
 PLACES = (
     "authorization.credentials",

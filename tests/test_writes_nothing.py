@@ -12,7 +12,8 @@ import pytest
 from tests.harness import programs
 from tests.harness.certificates import authority, certificate
 from tests.harness.process import free_port, running
-from tests.test_cli import cloro, environment, prefect, serving, upstream_answer
+from tests.harness.upstream import serving
+from tests.test_cli import cloro, environment, prefect, upstream_answer
 from tests.test_web_config import HASH, PASSWORD, trusting
 
 # Every mount read-only, and not even root may write nevertheless.

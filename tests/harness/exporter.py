@@ -44,15 +44,18 @@ def exporter(
     env: Mapping[str, str] | None = None,
     ready: bool = True,
     auth: tuple[str, str] | None = None,
+    inside: Sequence[str] = (),
 ) -> Iterator[Exporter]:
     """Run the command with these flags on a free port, from when it serves (and is `ready`) until the context ends.
 
-    Where it wants a name and a password, `auth` has them, and it counts as ready when it wants them.
+    Where it wants a name and a password, `auth` has them, and it counts as ready when it wants them. `inside` is the
+    command that runs it, in its own place.
     """
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command: Sequence[str | Path] = (
+        *inside,
         sys.executable,
         "-m",
         "exporter",

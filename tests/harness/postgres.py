@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -108,6 +110,27 @@ def run_sql(url: str, script: str, *, in_transaction: bool = True) -> str:
     if done.returncode:
         raise ProcessError(f"psql: exit code {done.returncode}\n{done.stderr}")
     return done.stdout.strip()
+
+
+@contextmanager
+def sql_session(url: str) -> Iterator[Callable[[str], None]]:
+    """What runs statements in one session, which ends, and with it what it has locked, with the context."""
+    command: list[str | Path] = [postgres_program("psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
+    command += [f"--dbname={url.replace('+asyncpg', '')}", "--file=-"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | libraries()
+    ) as psql:
+        assert psql.stdin
+        assert psql.stdout
+        asked, told = psql.stdin, psql.stdout
+
+        def execute(statements: str) -> None:
+            print(statements, "\\echo done", sep="\n", file=asked, flush=True)
+            if told.readline() != "done\n":
+                raise ProcessError(f"psql: {statements}")
+
+        yield execute
+        asked.close()
 
 
 def _unprivileged_user() -> pwd.struct_passwd | None:

@@ -66,6 +66,22 @@ def libraries() -> dict[str, str]:
     return {"LD_LIBRARY_PATH": ":".join(folders)} if folders else {}
 
 
+def faketime(offset: Path) -> dict[str, str]:
+    """What gives a program a wall clock that is off by what the file says (`-1h`), read each second.
+
+    Skips the test when libfaketime is missing.
+    """
+    for folder in (SYSTEM, ROOT / UNPACKED):
+        for library in folder.glob("usr/lib/*/faketime/libfaketimeMT.so.1"):
+            return {
+                "LD_PRELOAD": str(library),
+                "FAKETIME_TIMESTAMP_FILE": str(offset),
+                "FAKETIME_CACHE_DURATION": "1",
+                "DONT_FAKE_MONOTONIC": "1",
+            }
+    raise missing("there is no libfaketime: apt install libfaketime")
+
+
 def prefect_python(version: str | None = None) -> Path:
     """Path of the Python that has the Prefect server; skips the test when that environment was not made.
 

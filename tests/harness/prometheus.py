@@ -109,6 +109,11 @@ class PrometheusServer:
             return [({}, float(result["result"][1]))]
         return [(series["metric"], float(series["value"][1])) for series in result["result"]]
 
+    def samples(self, selector: str) -> list[tuple[float, float]]:
+        """Time and value of each sample that is stored of what a range selector (`name[1m]`) matches."""
+        series = self._get("/api/v1/query", {"query": selector})["result"]
+        return [(float(at), float(value)) for one in series for at, value in one["values"]]
+
     def query_range(self, expression: str, *, seconds: float, step: float) -> list[dict[str, str]]:
         """The labels of the series of a range query up to now; `ValueError` when Prometheus refuses it."""
         now = time.time()

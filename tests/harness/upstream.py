@@ -3,11 +3,13 @@
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+
+from anyio.from_thread import start_blocking_portal
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,13 @@ async def serve(what: Answer, *, port: int = 0, tls: ssl.SSLContext | None = Non
         yield upstream
     finally:
         await upstream.close()
+
+
+@contextmanager
+def serving(what: Callable[[Request], Any]) -> Iterator[Upstream]:
+    """A fake upstream in a thread of its own, for a test that waits for processes."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(serve(what)) as upstream:
+        yield upstream
 
 
 async def _read(reader: asyncio.StreamReader) -> Request:

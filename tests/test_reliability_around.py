@@ -1,0 +1,439 @@
+"""Faults of what is around the exporter: real Prefect servers and their databases, its process, its machine, its clock.
+
+Each has an exporter of its own; those that only wait run at the same time.
+"""
+
+import json
+import os
+import re
+import resource
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from tests.conftest import StartPrefect, StartPrometheus
+from tests.harness.cloro import PUBLISHED
+from tests.harness.exporter import Exporter, exporter
+from tests.harness.postgres import PostgresCluster, sql_session
+from tests.harness.prefect import PrefectApi, PrefectServer
+from tests.harness.programs import faketime
+from tests.harness.reliability import Row, Scrape, Table
+from tests.harness.upstream import Hangup, Request, answer, serving
+
+INTERVAL: Final = 1
+STALE_AFTER: Final = 4
+DOWN: Final = 10
+"""Intervals that an outage lasts."""
+OLD: Final = "old data, then none"
+FRESH: Final = "fresh data"
+
+
+def good(_: Request) -> bytes:
+    return answer(PUBLISHED)
+
+
+def cloro(name: str, url: str, **more: object) -> dict[str, object]:
+    times: dict[str, object] = {"interval": "1s", "timeout": "3s", "stale_after": "4s"}
+    return {"name": name, "system": "cloro", "url": url, "authorization": {"credentials": "key"}} | times | more
+
+
+def prefect(server: PrefectServer) -> dict[str, object]:
+    times: dict[str, object] = {"interval": "2s", "timeout": "6s", "stale_after": "8s"}
+    return {"name": "s", "system": "prefect", "url": server.api_url} | times
+
+
+@dataclass
+class Watched:
+    """An exporter with a source called `s`, and all that was read of its metrics."""
+
+    exporter: Exporter
+    interval: int = INTERVAL
+    stale_after: int = STALE_AFTER
+    source: str = "s"
+    scrapes: list[Scrape] = field(default_factory=list)
+
+    def scrape(self) -> Scrape:
+        self.scrapes.append(Scrape(time.time(), self.exporter.get().text))
+        return self.scrapes[-1]
+
+    def until(self, condition: Callable[[Scrape], bool], what: str, seconds: float = 30) -> Scrape:
+        """The first scrape of which something holds; `AssertionError` after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not condition(found := self.scrape()):
+            assert time.monotonic() < deadline, f"{what}: not within {seconds} s\n{self.exporter.process.log_text()}"
+            time.sleep(0.2)
+        return found
+
+    def polls(self, outcome: str) -> int:
+        return self.scrapes[-1].outcomes[self.source, outcome]
+
+    def outage(
+        self, begin: Callable[[], object], end: Callable[[], object], intervals: int = 6
+    ) -> tuple[set[str], int]:
+        """The reasons that were given in an outage of so many intervals, and the requests sent.
+
+        Checks that it was told by the first poll after its beginning and its end, and that old data was there until it
+        had expired, and not after.
+        """
+        name = self.source
+        before = self.until(lambda now: now.up[name] == 1, "it works")
+        begin()
+        began = self.scrape()
+        noticed = self.until(lambda now: now.up[name] == 0, "noticed", 8 * self.interval)
+        last = self.until(
+            lambda now: now.at > began.at + intervals * self.interval and not now.observed[name],
+            "down, and nothing is left",
+        )
+        end()
+        ended = self.scrape()
+        self.until(lambda now: now.up[name] == 1, "recovered", 90)
+        for scrape in self.scrapes[self.scrapes.index(began) :]:
+            age = scrape.at - scrape.last_success[name]
+            if age < self.stale_after - 1:
+                assert scrape.observed[name] > 0
+            if age > self.stale_after + 1:
+                assert scrape.observed[name] == 0
+        assert last.outcomes[name, "success"] - began.outcomes[name, "success"] <= 1
+        assert self.polls("failure") - ended.outcomes[name, "failure"] <= 2
+        reasons = {key[1] for key, times in last.reasons.items() if times > before.reasons[key]}
+        return reasons, last.requests[name] - noticed.requests[name] + 1
+
+
+@contextmanager
+def watched(folder: Path, *sources: Mapping[str, object], env: Mapping[str, str] | None = None) -> Iterator[Watched]:
+    folder.mkdir(parents=True)
+    config = folder / "exporter.yml"
+    config.write_text(json.dumps({"sources": sources}))
+    with exporter(folder, f"--config.file={config}", "--log.level=debug", env=env) as running:
+        yield Watched(running)
+
+
+# --- What runs at the same time, with a fake upstream.
+
+
+def stepped(step: str) -> Callable[[Path], Row]:
+    """The wall clock is set, once while all is well and once while upstream fails."""
+
+    def fault(folder: Path) -> Row:
+        folder.mkdir()
+        offset = folder / "offset"
+        offset.write_text("+0\n")
+        env = os.environ | faketime(offset)
+        with serving(good) as upstream, watched(folder / "exporter", cloro("s", upstream.url), env=env) as seen:
+            seen.until(lambda now: now.outcomes["s", "success"] >= 2, "it works")
+            offset.write_text(f"{step}\n")
+            set_at = time.monotonic()
+            before = seen.scrape()
+            seen.until(
+                lambda now: now.outcomes["s", "success"] >= before.outcomes["s", "success"] + 5, "keeps pace", 12
+            )
+            assert time.monotonic() - set_at > 3 * INTERVAL, "missed polls are not made up"
+            (line,) = [one for one in seen.exporter.process.log_text().splitlines() if "the wall clock was set" in one]
+            (jump,) = re.findall(r"step_seconds=(\S+)", line)
+            assert seen.scrapes[-1].last_success["s"] == pytest.approx(time.time() + float(jump), abs=5)
+
+            upstream.answer = lambda _: answer({}, 500)
+            seen.until(lambda now: now.up["s"] == 0, "noticed")
+            failing = time.monotonic()
+            offset.write_text("+0\n")
+            while seen.scrape().observed["s"] > 0:
+                time.sleep(0.2)
+            assert 1 < time.monotonic() - failing < STALE_AFTER + 2, "what has expired is told by the monotonic clock"
+        return Row("", "machine", "success", "", FRESH, "", "", f"≤ {DOWN + 1}")
+
+    return fault
+
+
+def token_rotated(folder: Path) -> Row:
+    """Of both systems. Upstream changes its mind first, the file follows."""
+    folder.mkdir()
+    token = folder / "token"
+    token.write_text("old\n")
+    wanted = "old"
+    pool = {"id": "00000000-0000-4000-8000-000000000008", "name": "a", "type": "process", "is_paused": False}
+
+    def guarded(request: Request) -> bytes:
+        if request.headers["authorization"] != f"Bearer {wanted}":
+            return answer({}, 401)
+        known = pool | {"concurrency_limit": 9, "active_slots": 1}
+        return answer([known]) if request.method == "POST" else answer(PUBLISHED)
+
+    credentials = {"authorization": {"credentials_file": str(token)}}
+    with serving(guarded) as upstream:
+        other = {"system": "prefect", "url": f"{upstream.url}/api", "collect": ["pools"]}
+        sources = (cloro("s", upstream.url, **credentials), cloro("t", upstream.url) | credentials | other)
+        with watched(folder / "exporter", *sources) as seen:
+
+            def change() -> None:
+                nonlocal wanted
+                wanted = "new"
+
+            reasons, requests = seen.outage(change, lambda: token.write_text("new\n"), DOWN)
+            assert reasons == {"auth"}
+            assert requests <= 7
+            seen.until(lambda now: now.up["t"] == 1, "the other recovered, too")
+            assert seen.scrapes[-1].reasons["t", "auth"] > 0
+            assert "old" not in seen.exporter.process.log_text()
+    return Row("", "both", "failure", "`auth`", OLD, "next poll", "next poll", "≤ 7")
+
+
+def logs_go(where: str) -> Callable[[Path], Row]:
+    """Nothing that is logged can be written."""
+
+    def fault(folder: Path) -> Row:
+        folder.mkdir()
+        with serving(good) as upstream:
+            config = folder / "exporter.yml"
+            config.write_text(json.dumps({"sources": [cloro("s", upstream.url)]}))
+            command = ["bash", "-c", f'exec "$@" {where}', "bash"]
+            with exporter(folder, f"--config.file={config}", "--log.level=debug", inside=command) as running:
+                seen = Watched(running)
+                started = seen.until(lambda now: now.up["s"] == 1, "it works")
+                upstream.answer = lambda _: answer({}, 500)
+                seen.until(lambda now: now.up["s"] == 0, "it logs")
+                upstream.answer = good
+                seen.until(lambda now: now.up["s"] == 1, "it works again")
+                assert running.process.log_text() == ""
+                assert _bytes(seen.scrapes[-1]) < _bytes(started) + 8 * 1024**2
+                running.process.send_signal(signal.SIGTERM)
+                assert running.process.wait_for_exit() == 0
+        return Row("", "machine", "success", "", FRESH, "", "", f"≤ {DOWN + 1}")
+
+    return fault
+
+
+def _bytes(scrape: Scrape) -> float:
+    found = re.search(r"^process_resident_memory_bytes (\S+)", scrape.text, re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
+def out_of_descriptors(folder: Path) -> Row:
+    """A scrape over a connection that is open still works; new ones wait until there are descriptors again."""
+    with serving(good) as upstream, watched(folder, cloro("s", upstream.url)) as seen:
+        pid = seen.exporter.process.pid
+        with httpx.Client(base_url=seen.exporter.url, trust_env=False, timeout=10) as client:
+
+            def up() -> float:
+                return Scrape(0, client.get("/metrics").raise_for_status().text).up["s"]
+
+            assert up() == 1
+            old = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, old[1]))
+            upstream.answer = hang_up  # so that it needs another connection
+            deadline = time.monotonic() + 10
+            while up():
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            upstream.answer = good
+            with pytest.raises(httpx.TimeoutException):
+                httpx.get(f"{seen.exporter.url}/metrics", trust_env=False, timeout=1)
+            assert up() == 0
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, old)
+        seen.until(lambda now: now.up["s"] == 1, "recovered")
+        log = seen.exporter.process.log_text()
+        assert "Too many open files" in log
+        assert len(log.splitlines()) < 60
+        assert "Traceback" not in log
+        assert {key[1] for key, times in seen.scrapes[-1].reasons.items() if times} == {"connect"}
+    return Row("", "machine", "failure", "`connect`", f"{OLD}; no new connections", "next poll", "next poll", "≤ 7")
+
+
+def hang_up(_: Request) -> bytes:
+    raise Hangup
+
+
+RESOLVER: Final = """
+import socket, time
+look_up = socket.getaddrinfo
+def getaddrinfo(host, *more, **named):
+    if host in {"upstream.invalid", b"upstream.invalid"}:
+        time.sleep(60)
+    return look_up(host, *more, **named)
+socket.getaddrinfo = getaddrinfo
+"""
+"""Instead of a name server that does not answer, which a test can't have: the system's resolver takes a minute."""
+
+
+def resolver_hangs(folder: Path) -> Row:
+    """More sources than asyncio has threads. They delay no other, no scrape, and not the end of the process."""
+    (path := folder / "python").mkdir(parents=True)
+    (path / "sitecustomize.py").write_text(RESOLVER)
+    with serving(good) as upstream:
+        dead = [cloro(f"dead-{number}", "http://upstream.invalid") for number in range(10)]
+        env = os.environ | {"PYTHONPATH": str(path)}
+        with watched(folder / "exporter", cloro("s", upstream.url), *dead, env=env) as seen:
+            seen.until(lambda now: now.outcomes["s", "success"] >= 8, "the other is polled at its pace", 20)
+            assert {key[1] for key, times in seen.scrapes[-1].reasons.items() if times} == {"timeout"}
+            assert seen.polls("failure") == 0
+            started = time.monotonic()
+            seen.exporter.process.send_signal(signal.SIGTERM)
+            assert seen.exporter.process.wait_for_exit() == 0
+            assert time.monotonic() - started < 4
+    return Row("", "machine", "failure", "`timeout`", "none", "next poll, after its `timeout`", "", "≤ 7")
+
+
+def exporter_stopped(folder: Path) -> Row:
+    """For longer than the data is good: what it serves first when it goes on is nothing old, and then fresh data."""
+    with serving(good) as upstream, watched(folder, cloro("s", upstream.url)) as seen:
+        before = seen.until(lambda now: now.outcomes["s", "success"] >= 2, "it works")
+        seen.exporter.process.send_signal(signal.SIGSTOP)
+        sent = len(upstream.requests)
+        time.sleep(STALE_AFTER + 1)
+        assert len(upstream.requests) == sent
+        seen.exporter.process.send_signal(signal.SIGCONT)
+        found = seen.scrape()
+        assert found.observed["s"] == 0 or found.at - found.last_success["s"] < STALE_AFTER
+        seen.until(lambda now: now.outcomes["s", "success"] > before.outcomes["s", "success"] + 1, "it goes on", 5)
+        time.sleep(INTERVAL)
+        assert seen.scrape().outcomes["s", "success"] < before.outcomes["s", "success"] + 6, (
+            "missed polls are not made up"
+        )
+    return Row("", "exporter", "success", "", "no old data", "", "next poll", "0")
+
+
+AT_ONCE: Final[Mapping[str, Callable[[Path], Row]]] = {
+    "token rotated in its file, after upstream": token_rotated,
+    "wall clock set back by an hour": stepped("-1h"),
+    "wall clock set forward by an hour": stepped("+1h"),
+    "wall clock set forward by 50 years": stepped("+50y"),
+    "disk full for the log": logs_go(">/dev/full 2>&1"),
+    "reader of the log gone": logs_go("> >(true) 2>&1"),
+    "out of file descriptors": out_of_descriptors,
+    "resolver hangs for a minute": resolver_hangs,
+    "exporter stopped and continued": exporter_stopped,
+}
+
+
+# --- Real Prefect servers.
+
+SQLITE: Final = (
+    "CSRF token of a Prefect server expired",
+    "SQLite of a Prefect server locked",
+    "Prefect server stopped and continued",
+    "Prefect server killed and started again",
+)
+HANGS: Final = Row("", "prefect", "failure", "`timeout`", OLD, "next poll, after its `timeout`", "next poll", "≤ 7")
+POSTGRES: Final = "PostgreSQL of a Prefect server locked"
+
+
+def on_sqlite(server: PrefectServer, start_prometheus: StartPrometheus, folder: Path) -> Iterator[tuple[str, Row]]:
+    csrf, locked, stopped, killed = SQLITE
+    with closing(server.client()) as client:
+        PrefectApi(client).create_pool("a", limit=3)
+    with watched(folder, prefect(server)) as seen:
+        seen.interval, seen.stale_after = 2, 8
+        prometheus = start_prometheus([seen.exporter.address])
+        seen.until(
+            lambda now: 'code="200",endpoint="/csrf-token",source="s",system="prefect"} 3.0' in now.text, "expires"
+        )
+        assert seen.polls("failure") == 0
+        yield csrf, Row("", "prefect", "success", "", FRESH, "", "", "2 more in a poll")
+
+        with closing(sqlite3.connect(server.database, isolation_level=None)) as database:
+            reasons, requests = seen.outage(
+                lambda: database.execute("BEGIN EXCLUSIVE"), lambda: database.execute("ROLLBACK")
+            )
+        # For the pools, which tells that the token has expired, and for another token, which would have to be written.
+        assert (reasons, requests <= 14) == ({"timeout"}, True)
+        yield locked, replace(HANGS, requests="≤ 14")
+
+        process = server.process
+        reasons, requests = seen.outage(
+            lambda: process.send_signal(signal.SIGSTOP), lambda: process.send_signal(signal.SIGCONT)
+        )
+        assert (reasons, requests <= 7) == ({"timeout"}, True)
+        yield stopped, HANGS
+
+        prometheus.wait_for('concurrency_pool_slot_limit{source="s"}')
+        killed_at: list[float] = []
+        started: list[float] = []
+
+        def kill() -> None:
+            process.send_signal(signal.SIGKILL)
+            process.wait_for_exit()
+            killed_at.append(time.time())
+
+        def start() -> None:
+            # Five minutes is how long Prometheus would show a series that had only not come.
+            assert prometheus.query('concurrency_pool_slot_limit{source="s"}') == []
+            started.append(time.time())
+            server.__enter__()
+            # Its first answers take seconds on a busy machine.
+            with closing(server.client()) as client:
+                PrefectApi(client).request("POST", "/work_pools/filter", {})
+
+        reasons, requests = seen.outage(kill, start)
+        assert (reasons, requests <= 7) == ({"connect"}, True)
+        last = max(at for at, _ in prometheus.samples('concurrency_pool_slot_limit{source="s"}[1m]') if at < started[0])
+        assert killed_at[0] < last < killed_at[0] + seen.stale_after + 2
+        down = [at for at, up in prometheus.samples('concurrency_exporter_source_up{source="s"}[1m]') if not up]
+        assert min(at for at in down if at > killed_at[0]) < killed_at[0] + 2 * seen.interval + 2
+        yield killed, Row("", "prefect", "failure", "`connect`", OLD, "next poll", "next poll", "≤ 7")
+
+
+def on_postgres(server: PrefectServer, folder: Path) -> Row:
+    with closing(server.client()) as client:
+        PrefectApi(client).create_pool("a", limit=3)
+    assert server.database_url
+    with watched(folder, prefect(server)) as seen, sql_session(server.database_url) as execute:
+        seen.interval, seen.stale_after = 2, 8
+        reasons, requests = seen.outage(
+            lambda: execute("BEGIN; LOCK TABLE work_pool IN ACCESS EXCLUSIVE MODE;"), lambda: execute("ROLLBACK;")
+        )
+        assert (reasons, requests <= 7) == ({"timeout"}, True)
+    return HANGS
+
+
+# --- The rows of the document.
+
+ROWS: Final = [*AT_ONCE, *SQLITE, POSTGRES]
+
+
+@pytest.fixture(scope="module")
+def table(request: pytest.FixtureRequest) -> Iterator[Table]:
+    table = Table("faults around", ROWS, update=request.config.getoption("--update-reliability"))
+    yield table
+    table.write()
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Row]]]:
+    folder = tmp_path_factory.mktemp("around")
+    with ThreadPoolExecutor(4) as pool:
+        yield {what: pool.submit(AT_ONCE[what], folder / str(number)) for number, what in enumerate(AT_ONCE)}
+
+
+def test_the_document_has_all_faults_and_no_others() -> None:
+    assert Table("faults around", ROWS, update=False).faults == ROWS
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("what", AT_ONCE)
+def test_a_fault_around(rows: dict[str, Future[Row]], table: Table, what: str) -> None:
+    table.check(replace(rows[what].result(), fault=what))
+
+
+@pytest.mark.timeout(400)
+def test_a_prefect_server_fails(
+    start_prefect: StartPrefect,
+    postgres: PostgresCluster,
+    start_prometheus: StartPrometheus,
+    tmp_path: Path,
+    table: Table,
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(lambda: on_postgres(start_prefect(postgres=postgres), tmp_path / "postgres"))
+        server = start_prefect(csrf=True, settings={"PREFECT_SERVER_CSRF_TOKEN_EXPIRATION": "PT2S"})
+        for what, row in on_sqlite(server, start_prometheus, tmp_path / "sqlite"):
+            table.check(replace(row, fault=what))
+        table.check(replace(other.result(), fault=POSTGRES))
