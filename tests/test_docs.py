@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy import generate as operator
 from docs import cost, generate
 from exporter import demo
 from exporter.clock import Clock
@@ -29,6 +30,11 @@ each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: 
 def test_what_is_generated_is_current(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     assert generate.generated(text) == text, "run `make docs`"
+
+
+def test_the_rules_of_the_operator_are_current(tmp_path: Path) -> None:
+    operator.write(tmp_path / "rule.yaml")
+    assert operator.RULE.read_text(encoding="utf-8") == (tmp_path / "rule.yaml").read_text(encoding="utf-8")
 
 
 def test_every_reference_has_its_place() -> None:

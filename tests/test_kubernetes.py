@@ -19,7 +19,7 @@ from exporter.clock import Clock
 from exporter.store import Store
 from exporter.telemetry import Telemetry
 from exporter.web import application
-from tests.harness.kubernetes import Manifest, documents, problems, rendered
+from tests.harness.kubernetes import Manifest, problems, rendered
 from tests.harness.programs import ROOT, program
 
 KUBERNETES = ROOT / "deploy/kubernetes"
@@ -197,8 +197,6 @@ def test_the_sidecar_is_one_and_polls_the_server_beside_it() -> None:
 
 
 def test_the_rules_are_those_of_alerts(tmp_path: Path) -> None:
-    generate.write(tmp_path / "rule.yaml")
-    assert generate.RULE.read_text() == (tmp_path / "rule.yaml").read_text(), "run: make docs"
     (rule,) = objects("monitoring", "PrometheusRule")
     assert rule == generate.prometheus_rule()
     names = [path.name for path in (ROOT / "alerts").glob("*.yml") if "groups" in YAML(typ="safe").load(path)]
@@ -221,11 +219,3 @@ def test_the_dashboards_are_those_of_dashboards() -> None:
         assert len(text) < 2**18, "kubectl apply keeps a copy in an annotation, which may not be larger"
         found[name] = text
     assert found == {path.name: path.read_text() for path in (ROOT / "dashboards").glob("*.json")}
-
-
-def test_the_apis_of_the_autoscalers_have_no_objections() -> None:
-    text = "\n---\n".join(path.read_text() for path in sorted((ROOT / "deploy/autoscaling").glob("*.yml")))
-    manifests = [each for each in documents(text) if "kind" in each]
-    assert {each["kind"] for each in manifests} == {"HorizontalPodAutoscaler", "ScaledObject"}
-    for manifest in manifests:
-        assert problems(manifest) == [], manifest["kind"]

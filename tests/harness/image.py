@@ -141,12 +141,15 @@ class Container:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def health(self) -> int:
-        """Exit code of the image's health check. Raises `subprocess.TimeoutExpired` after the time that it has."""
+    def is_healthy(self) -> bool:
+        """Whether the image's health check succeeds in the time that it has."""
         check = self.image.config["Healthcheck"]
         kind, *command = check["Test"]
         assert kind == "CMD"
-        return self.run(*command, timeout=check["Timeout"] / 1e9).returncode
+        try:
+            return self.run(*command, timeout=check["Timeout"] / 1e9).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
 
 
 @contextmanager
@@ -156,7 +159,7 @@ def container(image: Image, directory: Path, *flags: str, healthy: bool = True) 
     try:
         if healthy:
             running.process.wait_until(running.is_entered, what="PID 1 is in the image")
-            running.process.wait_until(lambda: running.health() == 0, what="the container is healthy")
+            running.process.wait_until(running.is_healthy, what="the container is healthy")
         yield running
     finally:
         # The parent of PID 1 hears of no signal but SIGKILL.
