@@ -54,8 +54,9 @@ audit: $(VENV)/installed .cache/audit/installed  ## ask PyPI for newer versions,
 	$(BIN)/pip list --outdated
 	.cache/audit/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes --requirement requirements.txt
 
-mutants: $(VENV)/installed-tests programs  ## put faults into the alerts, and list which test catches each (minutes)
+mutants: $(VENV)/installed-tests programs $(BROWSER)  ## put faults into alerts and dashboards, and list what catches each (minutes)
 	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/python -m tests.harness.mutants
+	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/python -m tests.harness.dashboard_mutants
 
 dashboards: $(VENV)/installed-tests  ## write the JSON of the dashboards from the code
 	$(BIN)/python -m dashboards.build

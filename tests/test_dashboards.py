@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dashboards.build import BUILDERS, FOLDER, rendered
+from tests.harness.dashboard_mutants import MUTANTS, broken_rule
 from tests.harness.dashboards import (
     RULES,
     Board,
@@ -42,6 +43,12 @@ def test_no_file_is_left_over() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_holds(rule: Callable[[Board], Iterator[str]], board: Board) -> None:
     assert list(rule(board)) == []
+
+
+def test_the_rules_notice_faults() -> None:
+    """Of those that can be seen without a server; `make mutants` shows which layer notices each of all."""
+    noticed = [str(mutant) for mutant in MUTANTS if broken_rule(mutant.made())]
+    assert len(noticed) > 30
 
 
 def test_the_worst_queues_lead_to_their_dashboard() -> None:

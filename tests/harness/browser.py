@@ -97,7 +97,7 @@ def render(prometheus: str, dashboards: Path, visits: Sequence[Visit], *, pictur
         "pictures": str(pictures) if pictures else None,
         "visits": [asdict(visit) for visit in visits],
     }
-    pages: list[Page] = json.loads(script("check.mjs", job=job))
+    pages: list[Page] = json.loads(script("check.mjs", job=job, timeout=120 + 20 * len(visits)))
     return pages
 
 
