@@ -226,7 +226,7 @@ async def _polling(url: str) -> AsyncIterator[tuple[Poller, Store, Telemetry]]:
         {"system": "cloro", "url": url, "authorization": {"credentials": KEY}},
         {"system": "prefect", "url": f"{url}/api", "collect": ["queues", "pools"]},
     ]
-    common = {"interval": "10m", "timeout": "3s"}
+    common = {"interval": "10m", "timeout": "15s"}
     await poller.configure(
         [SYSTEMS[one["system"]].model_validate({"name": one["system"]} | common | one) for one in settings]
     )

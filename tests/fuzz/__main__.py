@@ -46,6 +46,7 @@ def seeds(target: str) -> list[bytes]:
                 head,
                 head * 2,
                 chunked,
+                chunked.replace(b"1\r\na", b"zzz"),
                 head.replace(b"/metrics", b"/sd?source=s"),
                 head.replace(b"GET", b"CONNECT"),
                 head.replace(

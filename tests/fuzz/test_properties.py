@@ -129,6 +129,23 @@ def published(state: SourceState, family: str, label: str) -> dict[str, float]:
     return {dict(labels)[label]: value for (name, labels), value in series.items() if name == family}
 
 
+@pytest.mark.parametrize("kind", [kind for kind, body in GOOD.items() if isinstance(body, list) and "id" in body[0]])
+@pytest.mark.parametrize("number", [0, -1])
+def test_another_of_the_same_name_is_no_fault_of_ours(kind: str, number: int) -> None:
+    twins = [*GOOD[kind], GOOD[kind][number] | {"id": ident(999)}]
+    state = poll({kind: ok(twins)})
+    assert state.outcome == {"P": "failure", "Q": "failure", "L": "partial"}.get(kind, "success")
+
+
+def test_a_limit_with_the_id_of_a_deployment_in_its_name_is_a_limit() -> None:
+    id_ = "ABCDEF00-0000-4000-8000-000000000000"
+    names = [f"deployment:{id_.lower()}", f"deployment:{id_}", f"deployment:{{{id_}}}", f"deployment:urn:uuid:{id_}"]
+    limits = [GOOD["L"][0] | {"id": ident(900 + n), "name": name} for n, name in enumerate(names)]
+    state = poll({"L": ok(limits)})
+    assert state.outcome == "success"
+    assert set(published(state, "concurrency_limit_slots", "limit")) == {id_.lower(), *names[1:]}
+
+
 @given(NUMBERS)
 @example(2**53)
 @example(2**53 + 1)

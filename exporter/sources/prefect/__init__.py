@@ -4,7 +4,7 @@ import asyncio
 import re
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Final, Literal, Self, TypeVar
 
@@ -18,13 +18,12 @@ from exporter.sources.prefect.api import WORKERS, Api, WorkPool, WorkQueue, is_d
 from exporter.sources.prefect.backlog import Backlog
 from exporter.sources.prefect.discovery import Discovered, Discovery
 from exporter.sources.prefect.each import each
-from exporter.sources.prefect.failures import left_out
+from exporter.sources.prefect.failures import left_out, refuse_twins
 from exporter.sources.prefect.limits import Limits
 from exporter.sources.prefect.slots import Slots
 from exporter.sources.settings import HttpUrl, Regex, Settings
 
 T = TypeVar("T")
-H = TypeVar("H", bound=Hashable)
 
 _REQUEST_SHARE: Final = 1 / 3
 """Part of a poll's deadline that one request may take: a queue that hangs must leave time for the others."""
@@ -133,7 +132,7 @@ class PrefectSource:
         part = partial(self._part, missing, start + self._config.timeout * _PARTS_SHARE)
         await self._support.check()
         pools = [pool for pool in await self._discovery.pools() if self._config.pools.admits(pool.name)]
-        _refuse_twins((pool.name for pool in pools), "two pools {!r}")
+        refuse_twins((pool.name for pool in pools), "two pools {!r}")
         found = await self._discovered(pools)
         missing += found.unreadable
         owned = {pool_id: pool for pool_id, pool in found.pools.items() if self._owns("pool", pool.name)}
@@ -182,7 +181,7 @@ class PrefectSource:
             for queue in found.queues
             if self._config.queues.admits(queue.name) and self._owns("queue", found.pool_of(queue).name, queue.name)
         ]
-        _refuse_twins(
+        refuse_twins(
             ((queue.name, found.pool_of(queue).name) for queue in admitted), "two queues {0[0]!r} in the pool {0[1]!r}"
         )
         return Discovered(found.pools, admitted, found.unreadable)
@@ -345,12 +344,3 @@ def _queue(queue: WorkQueue, pool: str, of_queue: Slots | None, waiting: Backlog
         id=str(queue.id),
         priority=queue.priority,
     )
-
-
-def _refuse_twins(names: Iterable[H], message: str) -> None:
-    """Raise `SourceError` where two things have one name: it is what tells their series apart."""
-    seen: set[H] = set()
-    for name in names:
-        if name in seen:
-            raise SourceError("contract", f"the server lists {message.format(name)}")
-        seen.add(name)

@@ -1,9 +1,12 @@
 """Which failures end a poll, and which only leave something out of it."""
 
-from typing import Final
+from collections.abc import Hashable, Iterable
+from typing import Final, TypeVar
 
 from exporter.model import Part, Reason, Unreadable
 from exporter.sources.base import SourceError
+
+H = TypeVar("H", bound=Hashable)
 
 _WHOLE_SERVER: Final[frozenset[Reason]] = frozenset({"connect", "tls", "auth", "rate_limited"})
 """Reasons that are not the fault of one queue: to go on would only ask a server that refuses again and again."""
@@ -14,3 +17,12 @@ def left_out(error: SourceError, part: Part, pool: str = "", queue: str = "") ->
     if error.reason in _WHOLE_SERVER:
         raise error
     return Unreadable(part, error.reason, str(error), pool, queue)
+
+
+def refuse_twins(names: Iterable[H], message: str) -> None:
+    """Raise `SourceError` where two things have one name: it is what tells their series apart."""
+    seen: set[H] = set()
+    for name in names:
+        if name in seen:
+            raise SourceError("contract", f"the server lists {message.format(name)}")
+        seen.add(name)

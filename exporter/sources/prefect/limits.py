@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from exporter.model import Limit
 from exporter.sources.prefect.api import CONCURRENCY_LIMITS, DEPLOYMENTS, FLOWS, Api, ConcurrencyLimit
+from exporter.sources.prefect.failures import refuse_twins
 
 
 @dataclass(slots=True)
@@ -24,7 +25,9 @@ class Limits:
         listed = await self.api.listing("/v2/concurrency_limits/filter", CONCURRENCY_LIMITS)
         rows = [row for row in listed if self.admits(row.name)]
         await self._learn_names([deployment for row in rows if (deployment := _deployment(row))])
-        return tuple(self._limit(row) for row in rows)
+        limits = tuple(self._limit(row) for row in rows)
+        refuse_twins(((limit.kind, limit.name) for limit in limits), "two limits {0[1]!r} of the kind {0[0]}")
+        return limits
 
     async def _learn_names(self, deployments: list[uuid.UUID]) -> None:
         self._names = {deployment: name for deployment, name in self._names.items() if deployment in deployments}
@@ -58,8 +61,13 @@ class Limits:
 
 
 def _deployment(row: ConcurrencyLimit) -> uuid.UUID | None:
-    """The deployment whose limit it is: its id is in the name, `deployment:<id>`."""
+    """The deployment whose limit it is: its id is in the name, `deployment:<id>`, as the server writes ids.
+
+    A global limit can have any name, another spelling of that id too.
+    """
+    kind, _, name = row.name.partition(":")
     try:
-        return uuid.UUID(row.name.removeprefix("deployment:")) if row.name.startswith("deployment:") else None
+        deployment = uuid.UUID(name)
     except ValueError:
         return None
+    return deployment if kind == "deployment" and str(deployment) == name else None
