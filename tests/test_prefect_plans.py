@@ -49,7 +49,7 @@ def with_api(server: PrefectServer, use: Callable[[Api, list[WorkQueue]], Awaita
 
     async def run() -> T:
         settings = PrefectConfig.model_validate({"name": "p", "system": "prefect", "url": server.api_url})
-        api = Api(settings, request_timeout=30, concurrency=4, count_request=lambda *_: None)
+        api = Api(settings, request_timeout=30, count_request=lambda *_: None)
         api.page_size = 50  # several pages of everything
         try:
             discovery = Discovery(api, 4)

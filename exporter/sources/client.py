@@ -47,11 +47,11 @@ class Answer(Generic[T]):
 
 
 class Client:
-    """Requests to one upstream: a few at a time, over connections that are kept.
+    """Requests to one upstream, over connections that are kept.
 
-    `request_timeout` is the seconds that one request may take from its start to the last byte of the answer;
-    `concurrency` how many connections there are. `explain` finds in the JSON of an error's body what upstream
-    says about it. `tokens` are headers that upstream has handed out, to be sent with every request.
+    `request_timeout` is the seconds that one request may take from its start to the last byte of the answer. `explain`
+    finds in the JSON of an error's body what upstream says about it. `tokens` are headers that upstream has handed
+    out, to be sent with every request.
     """
 
     def __init__(
@@ -59,7 +59,6 @@ class Client:
         config: SourceConfig,
         *,
         request_timeout: float,
-        concurrency: int,
         explain: Callable[[Any], str | None],
         count_request: CountRequest,
     ) -> None:
@@ -68,21 +67,42 @@ class Client:
         self._request_timeout = request_timeout
         self._explain = explain
         self._count_request = count_request
-        self._http = httpx.AsyncClient(
+        # To load what the system trusts takes 45 ms and a megabyte: not for what is not encrypted.
+        self._verify = config.url.startswith("https:") and config.tls_config.context()
+        self._http = self._new_connections()
+        self._running = 0
+        """How many requests are on their way: as many as are sent, which is bounded by those who send them."""
+        self._cancelled = False
+        """Whether a request was cancelled since these connections are in use."""
+
+    def _new_connections(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
             # Uncompressed, so that the cap on an answer's bytes holds before anything is unpacked, and because
             # compressing costs the server, whose one process is the bottleneck.
             headers={"Accept-Encoding": "identity", "User-Agent": f"concurrency-exporter/{__version__}"},
-            # To load what the system trusts takes 45 ms and a megabyte: not for what is not encrypted.
-            verify=config.url.startswith("https:") and config.tls_config.context(),
-            proxy=config.proxy_url,
+            verify=self._verify,
+            proxy=self._config.proxy_url,
             # Each request has one deadline for all of its phases, below.
             timeout=None,  # noqa: S113
-            limits=httpx.Limits(max_connections=concurrency, keepalive_expiry=_KEEPALIVE_SECONDS),
+            # A limit of connections would count those that `_connections` tells of, and then wait for ever.
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=_KEEPALIVE_SECONDS),
             follow_redirects=False,
             # None is kept: a broken upstream could send a new one with every answer.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             trust_env=False,
         )
+
+    async def _connections(self) -> httpx.AsyncClient:
+        """The connections to use: new ones, once nothing runs, where a request was cancelled.
+
+        httpcore keeps a connection that was meant for a request that is cancelled before it is sent: it is neither used
+        again nor closed.
+        """
+        if self._cancelled and not self._running:
+            self._cancelled = False
+            old, self._http = self._http, self._new_connections()
+            await old.aclose()
+        return self._http
 
     async def close(self) -> None:
         """Close the connections."""
@@ -114,13 +134,14 @@ class Client:
         url = f"{self._config.url}{filled}"
         what = f"{method} {url}"
         credentials = read_credentials(self._config).with_tokens(self.tokens)
-        request = self._http.build_request(method, url, params=query or None, json=body, headers=credentials.headers)
+        http = await self._connections()
+        request = http.build_request(method, url, params=query or None, json=body, headers=credentials.headers)
         try:
             async with asyncio.timeout(self._request_timeout):
                 try:
-                    response, content = await self._send(request, endpoint, what)
+                    response, content = await self._send(http, request, endpoint, what)
                 except _CONNECTION_BROKE:
-                    response, content = await self._send(request, endpoint, what)
+                    response, content = await self._send(http, request, endpoint, what)
         except TimeoutError:
             raise SourceError("timeout", f"{what}: no complete answer within {self._request_timeout:g}s") from None
         except httpx.HTTPError as error:
@@ -137,10 +158,13 @@ class Client:
         except ValidationError as error:
             raise SourceError("contract", f"{what}: {_breach(error, response, credentials)}") from None
 
-    async def _send(self, request: httpx.Request, endpoint: str, what: str) -> tuple[httpx.Response, bytes]:
+    async def _send(
+        self, http: httpx.AsyncClient, request: httpx.Request, endpoint: str, what: str
+    ) -> tuple[httpx.Response, bytes]:
         code = "error"
+        self._running += 1
         try:
-            response = await self._http.send(request, stream=True)
+            response = await http.send(request, stream=True)
             code = str(response.status_code)
             try:
                 good = response.status_code == HTTPStatus.OK
@@ -159,7 +183,11 @@ class Client:
                 return response, b"".join(chunks)
             finally:
                 await response.aclose()
+        except asyncio.CancelledError:
+            self._cancelled = True
+            raise
         finally:
+            self._running -= 1
             self._count_request(endpoint, code)
 
     def _detail(self, content: bytes) -> str:

@@ -78,7 +78,6 @@ class CloroSource:
         self._client = Client(
             config,
             request_timeout=config.timeout * _REQUEST_SHARE,
-            concurrency=1,
             explain=_explain,
             count_request=count_request,
         )

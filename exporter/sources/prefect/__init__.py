@@ -101,7 +101,6 @@ class PrefectSource:
         self._api = Api(
             config,
             request_timeout=config.timeout * _REQUEST_SHARE,
-            concurrency=config.concurrency,
             count_request=count_request,
         )
         self._discovery = Discovery(self._api, config.concurrency)

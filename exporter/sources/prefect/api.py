@@ -188,13 +188,10 @@ _CSRF_TOKEN: Final = TypeAdapter(_CsrfToken)
 class Api:
     """Prefect's REST API: paging, and the tokens that a server with CSRF protection wants."""
 
-    def __init__(
-        self, config: SourceConfig, *, request_timeout: float, concurrency: int, count_request: CountRequest
-    ) -> None:
+    def __init__(self, config: SourceConfig, *, request_timeout: float, count_request: CountRequest) -> None:
         self._client = Client(
             config,
             request_timeout=request_timeout,
-            concurrency=concurrency,
             explain=_explain,
             count_request=count_request,
         )
