@@ -94,6 +94,8 @@ def pipx(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list
     with pytest.MonkeyPatch.context() as patch:
         # pipx keeps what it has run, and makes links in the home of the user.
         patch.setenv("PIPX_HOME", str(folder / "home"))
+        # pip, as everywhere here: uv does not read where pip has been told to find its packages.
+        patch.setenv("PIPX_DEFAULT_BACKEND", "pip")
         patch.setenv("PIPX_BIN_DIR", str(folder / "bin"))
         patch.setenv("PIPX_MAN_DIR", str(folder / "man"))
         patch.delenv("PYTHONPATH", raising=False)
