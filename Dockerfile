@@ -8,8 +8,10 @@ RUN pip install --no-cache-dir --require-hashes --only-binary :all: --requiremen
       --requirement requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY exporter exporter
+# Bytecode that does not ask for the time of its source: to copy a file may change that.
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir dist . \
- && pip --python /opt/concurrency-exporter install --no-cache-dir --no-deps dist/*.whl
+ && pip --python /opt/concurrency-exporter install --no-cache-dir --no-deps dist/*.whl \
+ && python -m compileall -q -f --invalidation-mode unchecked-hash /opt/concurrency-exporter/lib
 
 FROM python:3.13-slim-trixie
 # The base has no bytecode of its standard library, and a user who may not write would compile it at each start. The
