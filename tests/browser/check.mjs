@@ -88,6 +88,7 @@ const read = (page) =>
         right: box.right,
         height: box.height,
         links: [...section.querySelectorAll('a[href]')].map((a) => a.getAttribute('href')),
+        drawn: [...section.querySelectorAll('[data-harness-drawn]')].every((e) => e.dataset.harnessDrawn === 'true'),
         annotations: [...section.querySelectorAll('[data-harness-annotation]')].map((a) => a.dataset.harnessAnnotation),
       };
     }

@@ -143,6 +143,8 @@ def _faults_of_panel(
         yield f"{title} does not say {may_be_empty[title]!r}: {shown['text']}"
     elif not is_empty and not re.search(readable.get(title, ""), shown["text"]):
         yield f"{title} does not show {readable[title]!r}: {shown['text']}"
+    if not shown["drawn"]:
+        yield f"{title} draws nothing"
     if shown["left"] < 0 or shown["right"] > page["width"]:
         yield f"{title} is outside of the page"
     # The legend of a graph may lose its end, which is the name of the source.

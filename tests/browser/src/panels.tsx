@@ -8,6 +8,7 @@ import {
   dateTimeFormat,
   DataFrame,
   DisplayValue,
+  Field,
   FieldType,
   FieldConfigProperty,
   getDisplayValueAlignmentFactors,
@@ -47,6 +48,10 @@ function Annotations({ config, frames }: { config: UPlotConfigBuilder; frames: D
   const plot = useRef<uPlot>();
   latest.current = frames;
   const draw = (u: uPlot) => {
+    // A graph whose values have no range has no line, whatever its legend says.
+    u.root.dataset.harnessDrawn = String(
+      Object.entries(u.scales).some(([name, scale]) => name !== 'x' && Number.isFinite(scale.min) && Number.isFinite(scale.max)),
+    );
     u.over.querySelectorAll('[data-harness-annotation]').forEach((element) => element.remove());
     for (const frame of latest.current) {
       const of = (name: string) => frame.fields.find((field) => field.name === name)?.values ?? [];
@@ -83,9 +88,12 @@ function Annotations({ config, frames }: { config: UPlotConfigBuilder; frames: D
   return null;
 }
 function TimeSeriesPanel({ data, timeRange, timeZone, width, height, options, fieldConfig }: PanelProps<any>) {
-  const frames = data.series.filter(
-    (f) => f.fields.some((x) => x.type === FieldType.time) && f.fields.some((x) => x.type === FieldType.number),
-  );
+  // Like core's plug-in: what is no finite number is a gap, and not the end of the axis.
+  const finite = (x: Field) =>
+    x.type === FieldType.number ? { ...x, values: x.values.map((v) => (Number.isFinite(v) ? v : null)) } : x;
+  const frames = data.series
+    .filter((f) => f.fields.some((x) => x.type === FieldType.time) && f.fields.some((x) => x.type === FieldType.number))
+    .map((f) => ({ ...f, fields: f.fields.map(finite) }));
   if (!frames.length) return <NoData why={noValue(fieldConfig)} />;
   return (
     <TimeSeries
