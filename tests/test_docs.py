@@ -65,6 +65,14 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{link}: it has no such heading"
 
 
+@each_document
+def test_the_metrics_that_it_names_there_are(document: Path) -> None:
+    declared = {family.name for family in generate.families()}
+    names = set(re.findall(r"`(concurrency_(?!status`)\w+)", document.read_text(encoding="utf-8")))
+    missing = {name for name in names if re.sub(r"_(bucket|count|sum|gcount|gsum)$", "", name) not in declared}
+    assert not missing, "no such metric"
+
+
 def test_every_document_can_be_found_from_readme() -> None:
     found: set[Path] = set()
     new = {README}

@@ -13,7 +13,6 @@ from typing import Any, Final
 import pytest
 from structlog.testing import capture_logs
 
-from docs.generate import families
 from exporter.clock import Clock
 from exporter.model import REASONS, Queue, Reason, Snapshot
 from exporter.poller import Poller
@@ -112,10 +111,3 @@ async def test_the_line_of_the_log_is_as_it_says(reason: Reason) -> None:
         return {key: re.sub(r"[0-9.]+s", "0s", value) for key, value in fields.items()}
 
     assert without_numbers(await logged(reason)) == without_numbers(shown()[reason])
-
-
-def test_what_it_names_there_is() -> None:
-    text = DOCUMENT.read_text(encoding="utf-8")
-    names = {re.sub(r"_(bucket|count|sum)$", "", name) for name in re.findall(r"`(concurrency_\w+)", text)}
-    assert names
-    assert names <= {family.name for family in families()}
