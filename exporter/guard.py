@@ -33,11 +33,13 @@ _SHOWN_PASSWORD_BYTES: Final = 72
 """bcrypt looks at no more bytes of a password."""
 _REMEMBERED: Final = 100
 """How many verified passwords are remembered."""
+_WAITING: Final = 50
+"""How many passwords may wait to be checked: who has gone meanwhile waits on, so connections do not bound them."""
 
 
 def guarded(application: ASGIApp, web: LiveWebConfig | None, clock: Clock) -> ASGIApp:
     """The application behind what the web configuration says, if there is one, and behind `HEADERS`."""
-    is_known = _passwords()
+    status_of = _passwords()
     may_come = _token_bucket(clock)
     open_to_all = WebConfig()
 
@@ -52,18 +54,19 @@ def guarded(application: ASGIApp, web: LiveWebConfig | None, clock: Clock) -> AS
                     found.setdefault(name, value)
             await send(message)
 
+        status = HTTPStatus.OK
         if not may_come(config.rate_limit):
-            answer: ASGIApp = _refusal(HTTPStatus.TOO_MANY_REQUESTS)
-        elif config.basic_auth_users and not await is_known(config.basic_auth_users, Headers(scope=scope)):
-            answer = _refusal(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Basic"})
-        else:
-            answer = application
+            status = HTTPStatus.TOO_MANY_REQUESTS
+        elif config.basic_auth_users:
+            status = await status_of(config.basic_auth_users, Headers(scope=scope))
+        answer = application if status is HTTPStatus.OK else _refusal(status)
         await answer(scope, receive, send_with_headers)
 
     return guard
 
 
-def _refusal(status: HTTPStatus, headers: dict[str, str] | None = None) -> PlainTextResponse:
+def _refusal(status: HTTPStatus) -> PlainTextResponse:
+    headers = {"WWW-Authenticate": "Basic"} if status is HTTPStatus.UNAUTHORIZED else None
     return PlainTextResponse(f"{status.phrase}\n", status, headers)
 
 
@@ -84,8 +87,8 @@ def _token_bucket(clock: Clock) -> Callable[[RateLimit], bool]:
     return may_come
 
 
-def _passwords() -> Callable[[dict[str, SecretStr], Headers], Awaitable[bool]]:
-    """A function that tells whether the headers of a request hold the name and the password of one of the users.
+def _passwords() -> Callable[[dict[str, SecretStr], Headers], Awaitable[HTTPStatus]]:
+    """A function that tells by a status whether the headers of a request hold name and password of one of the users.
 
     A password that was found right is remembered by a digest whose key never leaves the process. One check runs at a
     time and off the event loop: a flood of wrong passwords costs one core, and those who are remembered pass it by.
@@ -93,29 +96,37 @@ def _passwords() -> Callable[[dict[str, SecretStr], Headers], Awaitable[bool]]:
     secret = secrets.token_bytes(32)
     remembered: dict[bytes, None] = {}
     one_at_a_time = asyncio.Lock()
+    waiting = 0
 
-    async def is_known(users: dict[str, SecretStr], headers: Headers) -> bool:
+    async def status_of(users: dict[str, SecretStr], headers: Headers) -> HTTPStatus:
+        nonlocal waiting
         credentials = _credentials(headers.get("Authorization", ""))
         if credentials is None:
-            return False
+            return HTTPStatus.UNAUTHORIZED
         name, password = credentials
         hashes = {user: hashed.get_secret_value().encode() for user, hashed in users.items()}
         hashed = hashes.get(name)
         digest = hashlib.blake2b(b"%s:%s" % (hashed or b"", password), key=secret).digest()
         if digest in remembered:
-            return True
-        async with one_at_a_time:
-            right = await in_thread(
-                _check, password[:_SHOWN_PASSWORD_BYTES], hashed, max(_cost(one) for one in hashes.values())
-            )
+            return HTTPStatus.OK
+        if waiting >= _WAITING:
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        waiting += 1
+        try:
+            async with one_at_a_time:
+                right = await in_thread(
+                    _check, password[:_SHOWN_PASSWORD_BYTES], hashed, max(_cost(one) for one in hashes.values())
+                )
+        finally:
+            waiting -= 1
         if not right:
-            return False
+            return HTTPStatus.UNAUTHORIZED
         while len(remembered) >= _REMEMBERED:
             del remembered[next(iter(remembered))]
         remembered[digest] = None
-        return True
+        return HTTPStatus.OK
 
-    return is_known
+    return status_of
 
 
 def _check(password: bytes, hashed: bytes | None, greatest_cost: int) -> bool:

@@ -8,6 +8,7 @@ import platform
 import shutil
 import ssl
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -366,6 +367,18 @@ async def test_a_flood_of_wrong_passwords_does_not_stop_who_is_remembered(file: 
         assert (await get(address, auth=ALICE)).status_code == 200
         assert sum(task.done() for task in flood) < 15
         assert {answer.status_code for answer in await asyncio.gather(*flood)} == {401}
+
+
+async def test_a_flood_of_wrong_passwords_does_not_pile_up(file: Callable[..., Path]) -> None:
+    """Who sends one and goes leaves a check behind: only so many wait, and then there is room again."""
+    slow = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
+    async with served(live(file(basic_auth_users={"alice": slow, "bob": HASH}))) as address:
+        await get(address, auth=ALICE)
+        flood = [get(address, auth=("alice", f"wrong {number}")) for number in range(80)]
+        statuses = Counter(answer.status_code for answer in await asyncio.gather(*flood))
+        assert statuses.keys() == {401, 503}
+        assert 50 <= statuses[401] < 80
+        assert [(await get(address, auth=known)).status_code for known in (ALICE, ("bob", PASSWORD))] == [200, 200]
 
 
 # --- Headers and the rate limit.
