@@ -47,6 +47,13 @@ def test_a_series_that_is_left_over_is_seen() -> None:
                 soak.compare(number, store.states())
 
 
+def test_scrapes_that_prometheus_would_give_up_are_seen() -> None:
+    patient = soak.Times.of([0.1] * 99 + [10.0])
+    assert soak.slow({"patient": patient, "one": soak.Times.of([0.1] * 99 + [10.1])}) == [
+        "one: p99 of a scrape is 10.1 s, above 10 s"
+    ]
+
+
 async def test_many_scrapers_at_once_are_all_answered() -> None:
     times = await soak.scrapes(100, 50, waves=2)
     assert times.scrapes == 100

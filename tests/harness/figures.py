@@ -12,7 +12,7 @@ def publish(name: str, text: str) -> None:
     """Replace what lies between the markers of this name, and date it. Raises `LookupError` where they are missing."""
     document = DOCUMENT.read_text(encoding="utf-8")
     pattern = rf"(<!-- {name}: written by [^\n]*-->\n).*?(?=<!-- end of {name} -->)"
-    day = f"On two cores that others used too, {datetime.now(UTC):%Y-%m-%d}:"
+    day = f"On two shared cores, {datetime.now(UTC):%Y-%m-%d}:"
     new, times = re.subn(pattern, lambda match: f"{match[1]}{day}\n\n{text.strip()}\n", document, flags=re.DOTALL)
     if times != 1:
         raise LookupError(f"{times} places for {name} in {DOCUMENT}")
