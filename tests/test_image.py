@@ -100,6 +100,20 @@ def test_it_has_nothing_to_build_or_to_test_with(built: Image) -> None:
     assert not (built.root / "build").exists()
 
 
+def test_it_is_small(built: Image) -> None:
+    """Of the 27 MB, 40 leave room for newer wheels, and none for a compiler or a second copy."""
+    guide = (ROOT / "deploy" / "README.md").read_text()
+    (megabytes,) = re.findall(r"^It adds (\d+) MB to its base", guide, re.MULTILINE)
+    assert built.added < 40e6
+    assert built.added == pytest.approx(float(megabytes) * 1e6, rel=0.1), "deploy/README.md has another figure"
+
+
+@pytest.mark.parametrize(("file", "times"), [("README.md", 2), ("compose/compose.yaml", 1)])
+def test_its_tag_is_this_version(file: str, times: int) -> None:
+    tags = re.findall(r"\bconcurrency-exporter:(\d[\w.]*)", (ROOT / "deploy" / file).read_text())
+    assert tags == [PROJECT["version"]] * times
+
+
 def test_its_user_owns_nothing_of_it(built: Image) -> None:
     owned = [
         path

@@ -45,6 +45,8 @@ class Image:
 
     root: Path
     config: Mapping[str, Any]
+    added: int
+    """Bytes of the layers that lie on those of the base, not compressed."""
 
     @property
     def user(self) -> tuple[str, str]:
@@ -75,8 +77,13 @@ def image(directory: Path, **build_args: str) -> Iterator[Image]:
             *(f"--build-arg={name}={value}" for name, value in build_args.items()),
             str(ROOT),
         )
-        config = json.loads(buildah("inspect", "--type=image", _TAG))["Docker"]["config"]
-        yield Image(Path(buildah("mount", buildah("from", "--pull-never", _TAG))).resolve(), config)
+        (base,) = re.findall(r"^FROM (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+        built, below = (json.loads(buildah("inspect", "--type=image", name)) for name in (_TAG, base))
+        own = {layer["digest"]: layer["size"] for layer in json.loads(built["Manifest"])["layers"]}
+        for layer in json.loads(below["Manifest"])["layers"]:
+            del own[layer["digest"]]
+        root = Path(buildah("mount", buildah("from", "--pull-never", _TAG))).resolve()
+        yield Image(root, built["Docker"]["config"], sum(own.values()))
 
 
 def _pip_configuration() -> dict[str, str]:
