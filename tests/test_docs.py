@@ -95,6 +95,14 @@ def test_every_command_of_make_exists() -> None:
     assert {"run", "test", "check", "bench"} <= named <= targets
 
 
+def test_every_command_of_make_is_in_a_document() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):.*##", makefile, re.MULTILINE))
+    texts = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md"))
+    assert len(targets) > 10
+    assert targets <= set(re.findall(r"\bmake ([a-z]+)\b", texts))
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "exporter").glob("**/*.py")), ids=lambda path: path.stem)
 def test_every_module_is_in_the_architecture(path: Path) -> None:
     if path.parent.name in {"demo", "prefect"}:
