@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness.certificates import authority, certificate
+from tests.harness.programs import ROOT
 from tests.harness.upstream import Request, Upstream, answer, serve
 from tests.test_cli import upstream_answer
 from tests.test_faults import Exporter
@@ -68,6 +69,10 @@ async def test_no_redirect_is_followed(tmp_path: Path) -> None:
         assert code == 1
         assert output.count("failed (http_status)") == len(WAYS) == len(upstream.requests)
         assert (other.connections, other.requests) == (0, [])
+
+
+def test_the_documents_count_them() -> None:
+    assert f" {len(WAYS)} redirects are not followed" in (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 
 
 async def test_the_environment_sends_them_nowhere_else(tmp_path: Path) -> None:

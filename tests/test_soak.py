@@ -11,6 +11,7 @@ from exporter.exposition import render
 from exporter.model import Pool, Queue, Snapshot
 from exporter.store import Published, Store
 from tests import soak
+from tests.harness.programs import ROOT
 from tests.soak import Held
 
 pytestmark = pytest.mark.timeout(180)
@@ -64,6 +65,13 @@ async def test_who_hangs_does_not_keep_a_scraper_out() -> None:
     assert besieged.times.scrapes > 2
     assert soak.HALF_OPEN < besieged.most <= besieged.before + LIMITS.connections + 2
     assert besieged.after <= besieged.before + 4
+
+
+def test_the_documents_count_them() -> None:
+    text = " ".join((ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").split())
+    assert f"in one of {len(soak.FAILURES)} ways" in text
+    assert f"{soak.HALF_OPEN} half-open connections, {soak.SLOW} who send a byte" in text
+    assert f"{soak.SLOW} who ask and do not read" in text
 
 
 def test_a_moment_is_the_same_for_both_sides() -> None:

@@ -27,6 +27,12 @@ def test_what_fuzzers_begin_with(target: str) -> None:
         targets.TARGETS[target](seed)
 
 
+def test_the_documents_count_them() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert f"any of the {len(upstream.KINDS)} routes" in text
+    assert f"for one input of {targets._SAMPLED} both parsers" in text
+
+
 def test_atheris_finds_nothing_in_a_moment() -> None:
     if not find_spec("atheris"):
         raise missing("atheris is not installed: it has wheels for Linux and Python up to 3.13")
