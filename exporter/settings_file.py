@@ -37,10 +37,18 @@ class BlankIsAbsent(Settings):
         return {key: value for key, value in keys.items() if value not in (None, "") or key not in cls.model_fields}
 
 
-def read(path: Path, model: type[AnySettings], if_empty: str, *, may_be_empty: bool = False) -> AnySettings:
+def read(
+    path: Path,
+    model: type[AnySettings],
+    if_empty: str,
+    *,
+    may_be_empty: bool = False,
+    files: set[Path] | None = None,
+) -> AnySettings:
     """What the file says. Raises `ConfigError` with all of its mistakes.
 
-    `if_empty` is the mistake of a file without keys; one that `may_be_empty` says what the model's defaults say.
+    `if_empty` is the mistake of a file without keys; one that `may_be_empty` says what the model's defaults say. The
+    files that it names are added to `files`, also those that can't be used.
     """
     try:
         document = YAML().load(path.read_text(encoding="utf-8"))
@@ -65,7 +73,9 @@ def read(path: Path, model: type[AnySettings], if_empty: str, *, may_be_empty: b
     if not isinstance(document, CommentedMap):
         raise ConfigError([f"{path}: {if_empty}"])
     try:
-        return model.model_validate(document, context={"folder": path.parent})
+        return model.model_validate(
+            document, context={"folder": path.parent, "files": set() if files is None else files}
+        )
     except ValidationError as error:
         raise ConfigError([f"{path}:{line}: {text}" for line, text in _mistakes(error, document, model)]) from None
 

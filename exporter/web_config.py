@@ -5,6 +5,7 @@ The format is that of the Prometheus exporter toolkit, see docs/web-configuratio
 
 import re
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, Protocol, Self
 
@@ -111,13 +112,17 @@ class WebConfig(BlankIsAbsent):
     """How often the exporter may be asked."""
 
 
-def load(path: Path) -> WebConfig:
-    """Read the file, which may be empty. Raises `ConfigError` with all of its mistakes."""
+def load(path: Path, files: set[Path] | None = None) -> WebConfig:
+    """Read the file, which may be empty. Raises `ConfigError` with all of its mistakes.
+
+    The files that it names are added to `files`, also those that can't be used.
+    """
     return read(
         path,
         WebConfig,
         if_empty="has none of the keys of a web configuration; see docs/configuration.md",
         may_be_empty=True,
+        files=files,
     )
 
 
@@ -130,16 +135,17 @@ class WasRead(Protocol):
 class LiveWebConfig:
     """The file as it is now: it is read again when it, or a file that it names, has changed.
 
-    A file that is wrong changes nothing: what it said before stays in use, and the mistakes are logged once. Whether
-    TLS is spoken at all is decided at the start. `was_read` is told of every reading after the first.
+    A file that is wrong changes nothing: what it said before stays in use, and the mistakes are logged. It is not read
+    again either until something changes: that would cost every request and handshake time, whoever they come from.
+    Whether TLS is spoken at all is decided at the start. `was_read` is told of every reading after the first.
     """
 
     def __init__(self, path: Path, was_read: WasRead) -> None:
         """Read the file for the first time. Raises `ConfigError` with all of its mistakes."""
         self._path = path
         self._was_read = was_read
-        self._mistakes: list[str] = []
-        self._config, self._seen = _read(path)
+        self._seen = _files(path)
+        self._config = load(path)
 
     def now(self) -> WebConfig:
         """What the file says."""
@@ -147,11 +153,9 @@ class LiveWebConfig:
             try:
                 self.read()
             except ConfigError as error:
-                if error.mistakes != self._mistakes:
-                    self._mistakes = error.mistakes
-                    log.error(  # noqa: TRY400  a user's mistake, not a fault
-                        "web configuration not reloaded; the old one stays", mistakes=error.mistakes
-                    )
+                log.error(  # noqa: TRY400  a user's mistake, not a fault
+                    "web configuration not reloaded; the old one stays", mistakes=error.mistakes
+                )
             else:
                 log.info("web configuration reloaded")
         return self._config
@@ -160,13 +164,14 @@ class LiveWebConfig:
         """Use what the file says from now on. Raises `ConfigError` with all of its mistakes, and changes nothing."""
         good = False
         try:
-            config, seen = _read(self._path)
+            self._seen = _files(self._path)
+            config = load(self._path)
             if config.tls_server_config.is_enabled != self._config.tls_server_config.is_enabled:
                 raise ConfigError([f"{self._path}: tls_server_config came or went, which takes a restart"])
             if self._config.model_fields_set and not config.model_fields_set:
                 # Whoever writes a file may empty it first. To let everybody in, it can say `basic_auth_users: {}`.
                 raise ConfigError([f"{self._path}: is empty, which would let everybody in"])
-            self._config, self._seen, self._mistakes = config, seen, []
+            self._config = config
             good = True
         finally:
             self._was_read(success=good)
@@ -182,12 +187,13 @@ class LiveWebConfig:
         return context
 
 
-def _read(path: Path) -> tuple[WebConfig, Stamps]:
-    """What the file says, and stamps of all files that were read for it. Raises `ConfigError`.
+def _files(path: Path) -> Stamps:
+    """Stamps of the file and of those that it names, good or bad, to be taken before it is read.
 
-    The stamps are older than what is read: a file that changes meanwhile is seen to have changed, and read again. Which
+    They are then older than what is read: a file that changes meanwhile is seen to have changed, and read again. Which
     files there are is known only when it has been read, so that is done twice.
     """
-    tls = load(path).tls_server_config
-    seen = stamps(file for file in (path, tls.cert_file, tls.key_file, tls.client_ca_file) if file)
-    return load(path), seen
+    files = {path}
+    with suppress(ConfigError):  # the reading that counts says so
+        load(path, files)
+    return stamps(files)

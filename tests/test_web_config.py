@@ -625,6 +625,40 @@ async def test_a_file_that_is_being_written_lets_nobody_in(file: Callable[..., P
         assert (await get(address)).status_code == 200
 
 
+def test_what_is_wrong_is_read_once_until_something_changes(file: Callable[..., Path]) -> None:
+    path = file(tls_server_config=tls(), basic_auth_users={"alice": HASH})
+    readings: list[bool] = []
+
+    def was_read(*, success: bool) -> None:
+        readings.append(success)
+
+    web = LiveWebConfig(path, was_read)
+
+    def becomes(*expected: bool) -> None:
+        readings.clear()
+        for _ in range(3):
+            assert set(web.now().basic_auth_users) == {"alice"}
+        assert readings == list(expected)
+
+    becomes()
+    away = path.rename(path.with_suffix(".away"))
+    becomes(False)
+    away.rename(path)
+    becomes(True)  # though it is the file that was there before
+    path.write_text("basic_auth_users: [", encoding="utf-8")
+    becomes(False)
+    path.chmod(0o600)  # as where the mistake is that we may not read it
+    becomes(False)
+    with pytest.raises(ConfigError):
+        web.read()
+    becomes()
+    # A file that only what is wrong names counts as well.
+    file(tls_server_config=tls(cert_file="later.pem"), basic_auth_users={"alice": HASH})
+    becomes(False)
+    exchange(path.parent / "server.pem", path.parent / "later.pem")
+    becomes(True)
+
+
 def test_what_changes_while_it_is_read_is_read_again(
     file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

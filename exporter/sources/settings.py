@@ -56,7 +56,9 @@ def _regex(value: object) -> re.Pattern[str]:
 
 def _existing_file(path: Path, info: ValidationInfo) -> Path:
     """A path that is relative is meant from the configuration file's folder, as in Prometheus."""
-    path = (info.context or {}).get("folder", Path()) / path
+    context = info.context or {}
+    path = context.get("folder", Path()) / path
+    context.get("files", set()).add(path)
     try:
         with path.open("rb"):
             return path
@@ -94,7 +96,7 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
 Stamps = dict[Path, tuple[int, int, int] | None]
-"""What tells that a file has changed, by its path; None for one that can't be found."""
+"""What tells that a file has changed, or who may read it, by its path; None for one that can't be found."""
 
 
 def stamps(files: Iterable[Path]) -> Stamps:
@@ -107,7 +109,7 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
         status = file.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return status.st_ctime_ns, status.st_size, status.st_ino
 
 
 class Settings(BaseModel):
