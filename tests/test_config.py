@@ -106,6 +106,12 @@ def test_a_file_that_is_too_deep(tmp_path: Path) -> None:
     assert raised.value.mistakes == [f"{path}: is nested too deeply"]
 
 
+def test_a_timeout_longer_than_the_interval_makes_data_live_longer() -> None:
+    """Polls that fall into one that still runs are skipped, so the next good one may end only after two timeouts."""
+    source = {"name": "a", "system": "prefect", "url": "http://a", "interval": "30s", "timeout": "1m"}
+    assert Config.model_validate({"sources": [source]}).sources[0].stale_after == 180.0
+
+
 def test_what_a_file_says_is_what_the_configuration_holds() -> None:
     first, second, third = load(FOLDER / "good.yml").sources
     assert isinstance(first, PrefectConfig)
@@ -212,6 +218,10 @@ URL = {"PREFECT_API_URL": "http://localhost:4200/api"}
             [("prefect", "http://localhost:4200/api", None, None)],
         ),
         (
+            {"PREFECT_API_URL": "HTTPS://Localhost:4200/Api/"},
+            [("prefect", "https://localhost:4200/Api", None, None)],
+        ),
+        (
             {"PREFECT_API_URL": "http://localhost:4200/api/"} | KEY,
             [
                 ("prefect", "http://localhost:4200/api", None, None),
@@ -223,7 +233,7 @@ URL = {"PREFECT_API_URL": "http://localhost:4200/api"}
             [("cloro", "https://api.cloro.dev", "Bearer", CANARY)],
         ),
     ],
-    ids=["cloro", "prefect", "key", "auth-string", "both", "empty", "both-systems", "no-url"],
+    ids=["cloro", "prefect", "key", "auth-string", "both", "empty", "capitals", "both-systems", "no-url"],
 )
 def test_the_environment(environment: dict[str, str], expected: list[tuple[str | None, ...]]) -> None:
     config = from_environment(environment)

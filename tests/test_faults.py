@@ -882,6 +882,8 @@ async def test_two_exporters_do_not_supersede_the_csrf_token_of_each_other() -> 
         ),
         ("Missing CSRF token.", answer({"exception_message": "Unauthorized"}, 401), "auth", "401 Unauthorized", 2),
         ("Missing CSRF token.", answer({"token": None}), "contract", "contract broken at token", 2),
+        ("Missing CSRF token.", answer({"token": "tökén"}), "contract", "contract broken at token", 2),
+        ("Missing CSRF token.", answer({"token": ""}), "contract", "contract broken at token", 2),
         (
             "Invalid CSRF token or client identifier.",
             answer({"token": "0123456789abcdef"}),
@@ -891,7 +893,7 @@ async def test_two_exporters_do_not_supersede_the_csrf_token_of_each_other() -> 
         ),
         ("Forbidden", answer({"token": "0123456789abcdef"}), "auth", "403 Forbidden: Forbidden", 1),
     ],
-    ids=["disabled", "wants-credentials", "no-token", "refused-for-ever", "another-403"],
+    ids=["disabled", "wants-credentials", "no-token", "no-ascii", "empty-token", "refused-for-ever", "another-403"],
 )
 async def test_csrf_protection_that_can_not_be_met(
     refused: str, token: bytes, reason: Reason, says: str, requests: int
@@ -933,7 +935,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=["self-signed", "wrong-name", "wrong-authority", "trusted", "not-verified"],
 )
-async def test_tls(certificates: Path, system: str, served: str, settings: dict[str, Any], says: str | None) -> None:
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+async def test_tls(
+    certificates: Path, system: str, served: str, settings: dict[str, Any], says: str | None, scheme: str
+) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / f"{served}.pem", certificates / f"{served}.key")
     if "ca_file" in settings:
@@ -941,7 +946,7 @@ async def test_tls(certificates: Path, system: str, served: str, settings: dict[
     async with (
         serve(by_path(GOOD[system])) as upstream,
         relay(upstream, tls=context) as url,
-        Exporter(system, url, tls_config=settings) as exporter,
+        Exporter(system, url.replace("https", scheme), tls_config=settings) as exporter,
     ):
         state = await exporter.poll()
         if says is None:

@@ -68,7 +68,7 @@ class Client:
         self._explain = explain
         self._count_request = count_request
         # To load what the system trusts takes 45 ms and a megabyte: not for what is not encrypted.
-        self._verify = config.url.startswith("https:") and config.tls_config.context()
+        self._verify = not config.url.startswith("http:") and config.tls_config.context()
         self._http = self._new_connections()
         self._running = 0
         """How many requests are on their way: as many as are sent, which is bounded by those who send them."""

@@ -86,7 +86,8 @@ def _http_url(value: str) -> str:
         raise ValueError("has credentials, which don't belong in a URL; put them under basic_auth or authorization")
     if parts.query or parts.fragment:
         raise ValueError("has a ? or # part, which the URL of an API has not")
-    return value.rstrip("/")
+    # Scheme and host in lower case, as they are meant: whether TLS is spoken, and to whom, is told by them.
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}".rstrip("/")
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]

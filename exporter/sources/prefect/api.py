@@ -168,7 +168,8 @@ class HistoryInterval(Contract):
 
 
 class _CsrfToken(Contract):
-    token: str
+    token: Annotated[str, Field(pattern=r"^[!-~]+$")]
+    """What a header can carry."""
 
 
 WORK_POOLS: Final = TypeAdapter(Rows[WorkPool])
