@@ -23,7 +23,7 @@ from exporter.web_config import WebConfig
 
 ROOT: Final = Path(__file__).parent.parent
 _FOLDERS: Final = ("docs", "alerts", "dashboards", "deploy")
-_DEFAULTS: Final = {"timeout": "`interval`", "stale_after": "three times `interval`"}
+_DEFAULTS: Final = {"timeout": "`interval`", "stale_after": "three times `interval`, or `timeout` if that is longer"}
 """Defaults that follow from another key, which no annotation tells."""
 
 

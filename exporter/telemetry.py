@@ -47,7 +47,7 @@ POLLS = Family(
 POLL_ERRORS = Family(
     "concurrency_exporter_poll_errors_total",
     "counter",
-    "Polls of the source that failed, or left a queue out, by reason; one poll counts once for each reason.",
+    "Polls of the source that failed, or left something out, by reason; one poll counts once for each reason.",
     (*SOURCE, "reason"),
 )
 UPSTREAM_REQUESTS = Family(

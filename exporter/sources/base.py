@@ -89,7 +89,7 @@ class SourceConfig(Settings):
     """Time from the start of one poll to that of the next; up to 2m while polls fail and nothing is left to serve."""
     timeout: Seconds = Field(default_factory=lambda data: float(data["interval"]))
     """Deadline of a whole poll. One that overruns `interval` skips the polls that fall into it."""
-    stale_after: Seconds = Field(default_factory=lambda data: 3 * float(data["interval"]))
+    stale_after: Seconds = Field(default_factory=lambda data: 3 * max(float(data["interval"]), float(data["timeout"])))
     """Age at which a snapshot is no longer served."""
     max_series: int = Field(default=100_000, ge=1)
     """Most series that the source adds to `/metrics`: some 4,000 queues. Above it queues are left out, and counted."""
