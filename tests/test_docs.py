@@ -6,13 +6,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from deploy import generate as operator
 from docs import cost, generate
 from exporter import demo
 from exporter.clock import Clock
 from exporter.poller import Poller
+from exporter.sources import SYSTEMS
 from exporter.sources.prefect import PrefectConfig
+from exporter.sources.settings import BasicAuth
 from exporter.store import Store
 from exporter.telemetry import Telemetry
 from tests.harness.documents import anchors, blocks
@@ -140,6 +143,23 @@ def test_no_queue_makes_more_series_than_the_documents_say() -> None:
     # The example: ten queues, all with a limit, five with holders in one state and tasks that wait, in one pool.
     example = {"Q": 10, "L": 10, "W": 5, "H": 5, "P": 1}
     assert cost.fleet(10)[0] == sum(series * example.get(letter, 0) for _, letter, series in cost.things())
+
+
+def _all_keys(model: type[BaseModel]) -> set[str]:
+    """Those of a model, and of the mappings in it."""
+    inner = [one for field in model.model_fields.values() for one in generate._nested(field.annotation)]
+    return set(model.model_fields).union(*map(_all_keys, inner))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_setting_of_a_source_is_in_its_guide(system: str) -> None:
+    guide = (ROOT / "docs" / f"{system}.md").read_text(encoding="utf-8")
+    table = guide.partition("| key | when |")[2].partition("\n\n")[0]
+    keys = _all_keys(SYSTEMS[system])
+    assert {"timeout", "type", "insecure_skip_verify"} <= keys
+    # `basic_auth` is not for cloro, so the keys in it are not either.
+    unused = _all_keys(BasicAuth) if system == "cloro" else set()
+    assert keys - unused <= set(re.findall(r"`(\w+)`", table))
 
 
 def test_every_request_to_prefect_is_in_its_guide() -> None:
