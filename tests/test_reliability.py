@@ -27,6 +27,7 @@ from tests.harness.certificates import authority, certificate, expired
 from tests.harness.cloro import KEY, PUBLISHED
 from tests.harness.exporter import exporter
 from tests.harness.reliability import Resources, Row, Scrape, Table
+from tests.harness.resolver import NAME, Resolver
 from tests.harness.upstream import Answer, Hangup, Request, Talk, Upstream, answer, never, serve
 
 SYSTEMS: Final = ("prefect", "cloro")
@@ -121,6 +122,10 @@ async def refuses(upstream: Upstream, _: str) -> None:
     await upstream.close()
 
 
+async def unknown(_: Upstream, __: str) -> None:
+    RESOLVER[0].do("fails")
+
+
 async def hears_nothing(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
@@ -195,7 +200,7 @@ class Fault:
     attempts: int = 1
     """Requests of one poll."""
     by: str = "http"
-    """How the upstream is reached: by `http`, `tls`, or `proxy`: then it is the proxy that fails."""
+    """How the upstream is reached: by `http`, `tls`, a `name` that is looked up, or `proxy`: then the proxy fails."""
     requests: int = 7
     """Most polls in the long outage."""
     recovered: str = "next poll"
@@ -301,12 +306,14 @@ FAULTS: Final[Mapping[str, Fault]] = {
         }),
         None, r"concurrency_(queue_queued_tasks|pool_active_slots)\{.*\} 4.0",
     ),
-    "a name that can't be looked up": Fault(refuses, "connect", "name", by="name", recovered="", comes_back=False),
+    "a name that can't be looked up": Fault(unknown, "connect", "Name or service not known", by="name"),
 }  # fmt: skip
 NOTHING: Final = Fault(answers(GOOD), None, "concurrency_.*")
 """No fault at all: of a source that is polled beside those that fail."""
 ELSEWHERE: Final[list[Upstream]] = []
 """To where the redirect leads."""
+RESOLVER: Final[list[Resolver]] = []
+"""What the exporter looks names up by."""
 
 
 # --- One exporter, all of the faults at the same time.
@@ -346,6 +353,8 @@ class Member:
         self.upstream.talk, self.upstream.answer = self.usual, good(self.system)
         if self.upstream.tls:
             self.upstream.tls.load_cert_chain(*CERTIFICATES["good"])
+        if self.fault.by == "name":
+            RESOLVER[0].do("works")
         if not self.upstream.listens:
             await self.upstream.listen(self.upstream.port)
         await self.upstream.cut()
@@ -418,6 +427,7 @@ async def run(folder: Path) -> Ran:
             return await stack.enter_async_context(serve(good(system), tls=context))
 
         ELSEWHERE[:] = [await upstream("cloro")]
+        RESOLVER[:] = [Resolver(folder / "python")]
         members, sources = {}, []
         for system in SYSTEMS:
             proxied = await upstream(system, tls=True)
@@ -425,19 +435,17 @@ async def run(folder: Path) -> Ran:
                 failing = await upstream(system, tls=fault.by == "tls")
                 failing.talk = tunnel(proxied) if fault.by == "proxy" else None
                 member = members[what, system] = Member(what, system, fault, failing, failing.talk)
-                url = {"proxy": proxied.url, "name": "http://upstream.invalid"}.get(fault.by, failing.url)
+                url = {"proxy": proxied.url, "name": f"http://{NAME}:{failing.port}"}.get(fault.by, failing.url)
                 sources.append(member.settings(url, folder / "ca.pem"))
         config = folder / "exporter.yml"
         config.write_text(json.dumps({"sources": sources}))
-        # Where a resolver does not answer, it is not tried for longer than a poll may take.
-        command = exporter(folder, f"--config.file={config}", env=os.environ | {"RES_OPTIONS": "timeout:1 attempts:1"})
+        command = exporter(folder, f"--config.file={config}", env=os.environ | RESOLVER[0].env)
         running = await asyncio.to_thread(stack.enter_context, command)
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=running.url, timeout=10, trust_env=False))
-        faulty = [member for member in members.values() if member.fault.by != "name"]
         start = Outage([])
-        await start.go_on(client, lambda scrape: all(scrape.up[member.name] for member in faulty))
+        await start.go_on(client, lambda scrape: all(scrape.up[member.name] for member in members.values()))
         before = Resources.of(running.process.pid)
-        short = Outage([one for one in faulty if one.fault.comes_back and not one.fault.slow])
+        short = Outage([one for one in members.values() if one.fault.comes_back and not one.fault.slow])
         await short.happen(client, 0)
         long = Outage(list(members.values()))
         await long.happen(client, DOWN * INTERVAL)
@@ -485,8 +493,7 @@ def found(ran: Ran, what: str, system: str) -> Row:
         noticed = next(scrape.at for scrape in outage.scrapes if not scrape.up[name]) - outage.began
         assert noticed < INTERVAL * 1.1 + TIMEOUT * fault.slow + SLACK
         if outage is ran.long:
-            # What has never worked is polled rarely already.
-            assert (min(3, fault.requests) if before.up[name] else 1) <= polls <= fault.requests
+            assert min(3, fault.requests) <= polls <= fault.requests
             assert last.observed[name] == 0
         if fault.comes_back:
             mended = outage.scrapes[outage.down.stop]
@@ -502,7 +509,7 @@ def found(ran: Ran, what: str, system: str) -> Row:
         "both",
         "failure",
         f"`{fault.reason}`",
-        "old data, then none" if fault.by != "name" else "none",
+        "old data, then none",
         "next poll" if not fault.slow else "next poll, after its `timeout`",
         fault.recovered,
         f"≤ {fault.requests * fault.attempts}",
