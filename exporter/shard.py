@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from hashlib import blake2b
 from typing import Final
 
@@ -12,8 +11,8 @@ class Shard:
     """One of `total` exporters; `index` counts from 0.
 
     What is shared out are names, which series are told apart by, and not ids: a queue that is made anew under its name
-    stays where it was. Each name belongs to the shard whose hash of it is the greatest (rendezvous hashing), so one
-    shard more takes its part of the names from the others, and no other name moves.
+    stays where it was. One shard more takes its part of the names from the others, and no other name moves: that is the
+    jump consistent hash of Lamping and Veach (arXiv:1406.2294).
     """
 
     index: int = 0
@@ -21,7 +20,7 @@ class Shard:
 
     def owns(self, *name: str) -> bool:
         """Whether the thing of this name belongs to this shard: to exactly one of those of the same total."""
-        return self.index == max(range(self.total), key=partial(_weight, name))
+        return self.index == _owner(name, self.total)
 
     def __str__(self) -> str:
         return f"{self.index}/{self.total}"
@@ -29,8 +28,22 @@ class Shard:
 
 WHOLE: Final = Shard()
 """The shard of an exporter that reads everything."""
+_FACTOR: Final = 2862933555777941757
+"""Of the generator of the paper, which has a period of 2^64."""
 
 
-def _weight(name: tuple[str, ...], shard: int) -> bytes:
+def _owner(name: tuple[str, ...], total: int) -> int:
+    """The last shard that the name moves to while their number grows from 1 to `total`.
+
+    To each shard that comes it moves by a chance of one in as many as there are then. Its generator tells at once which
+    the next of these will be, so all names of a poll cost one hash each and few steps, however many shards there are.
+    """
     # The same in all processes and versions of Python, which neither hash() nor the text of repr() is.
-    return blake2b(json.dumps([shard, *name]).encode(), digest_size=8).digest()
+    state = int.from_bytes(blake2b(json.dumps(name).encode(), digest_size=8).digest(), "big")
+    owner = following = 0
+    while following < total:
+        owner = following
+        state = (state * _FACTOR + 1) % 2**64
+        # A number in (0, 1] of 31 bits divides the shards so far.
+        following = (owner + 1) * 2**31 // (state // 2**33 + 1)
+    return owner
