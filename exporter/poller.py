@@ -69,6 +69,7 @@ class Poller:
         self._clock = clock
         self._shard = shard
         self._polled: dict[str, _Polled] = {}
+        self._stopped = False
         self._schedule = Schedule(self._run, self._skipped)
 
     async def configure(self, configs: Sequence[SourceConfig]) -> None:
@@ -76,6 +77,7 @@ class Poller:
 
         One with other settings is polled at once. Until that has ended its data is served, unless it may be another
         upstream's. Raises `OSError`, and changes nothing, where a certificate of `tls_config` can no longer be used.
+        Does nothing after `stop`, even if that comes meanwhile.
         """
         parts = [part for config in configs if (part := config.part_of(self._shard))]
         old = self._polled
@@ -87,6 +89,8 @@ class Poller:
                     polled = await in_thread(self._build, part)  # reads all certificates that are trusted
                     built.push_async_callback(polled.close)
                     new[part.name] = polled
+            if self._stopped:
+                return
             built.pop_all()
         # Nothing waits from here until all is changed: no scrape and no poll comes in between.
         ended = [self._polled.pop(name) for name in old.keys() - kept]
@@ -102,13 +106,15 @@ class Poller:
         self._schedule.start()
 
     async def stop(self) -> None:
-        """End the schedule and the polls that run."""
+        """End the schedule and the polls that run, for good."""
+        self._stopped = True
         self._schedule.stop()
-        for polled in self._polled.values():
-            polled.cancel()
-        for polled in self._polled.values():
-            await polled.close()
+        ended = list(self._polled.values())
         self._polled.clear()
+        for polled in ended:
+            polled.cancel()
+        for polled in ended:
+            await polled.close()
 
     def next_poll(self, name: str) -> datetime | None:
         """When a source is polled next; None without a schedule."""

@@ -38,9 +38,11 @@ class Schedule:
         self._scheduler.start()
 
     def stop(self) -> None:
-        """End. A poll that runs goes on."""
+        """End: poll nothing more, not even what is due. APScheduler cancels the polls that run."""
+        for name in list(self._jobs):
+            self.remove(name)
         if self._scheduler.running:
-            self._scheduler.shutdown(wait=False)
+            self._scheduler.shutdown()
 
     def add(self, name: str, interval: float) -> None:
         """Poll a source now, and then every `interval` seconds."""

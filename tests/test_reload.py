@@ -168,6 +168,25 @@ async def test_what_is_due_when_it_is_removed_is_not_polled(caplog: pytest.LogCa
     assert caplog.text == ""
 
 
+async def test_an_end_in_the_middle_of_a_reload_is_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """At each step of the loop: what the reload would add is not polled, and nothing is in the way of the other."""
+    async with serve(never) as upstream:
+        before = [source(name, upstream, interval="1h") for name in "abc"]
+        for steps in range(60):
+            async with polling(*before) as served:
+                after = [source(name, upstream, interval="2h") for name in "bcdefgh"]
+                reload = asyncio.create_task(served.poller.configure(after))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                await served.poller.stop()
+                states, requests = served.store.states(), len(upstream.requests)
+                await reload
+                await served.poller.configure(before)
+                assert served.store.states() == states
+                assert len(upstream.requests) == requests
+    assert caplog.text == ""
+
+
 async def test_a_source_that_can_not_be_built_changes_nothing(tmp_path: Path) -> None:
     """Its certificate vanishes between the check of the configuration and its use."""
     certificates = authority(tmp_path)
