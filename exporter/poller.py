@@ -152,6 +152,8 @@ class Poller:
                 failure = Failure("internal", f"{type(error).__name__}: {error}")
         finally:
             polled.running = None
+        if self._polled.get(name) is not polled:
+            return  # what it read is of a source that is gone, even if the name is in use again
         duration = self._clock.monotonic() - started
         if failure:
             self._store.fail(name, failure, duration, rate_limit)

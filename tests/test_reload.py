@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ import pytest
 
 from exporter.clock import Clock
 from exporter.exposition import Format
+from exporter.model import Snapshot
 from exporter.poller import Poller
+from exporter.sources.base import CountRequest, Source, SourceError
 from exporter.sources.cloro import CloroConfig
+from exporter.sources.prefect import PrefectConfig
 from exporter.store import Store
 from exporter.telemetry import Telemetry
 from tests.harness.certificates import authority
@@ -28,6 +31,7 @@ from tests.harness.programs import ROOT
 from tests.harness.upstream import Request, answer, never, serve, serving
 from tests.test_cli import cloro, environment, prefect, upstream_answer
 from tests.test_poller import source, until
+from tests.test_prefect_parts import BROKEN, COUNT, HISTORY, small
 
 SLOTS = "concurrency_queue_active_slots"
 POLLS = "concurrency_exporter_polls_total"
@@ -152,6 +156,68 @@ async def test_a_poll_of_the_old_settings_leaves_nothing_behind() -> None:
                 assert served.slots() == {}
                 await until(lambda served=served: served.slots() == {"a": 5})  # type: ignore[misc]
                 assert served.polls("a") == 1
+
+
+@pytest.mark.parametrize("change", ["url", "removed"])
+async def test_a_poll_that_is_cancelled_while_a_part_of_it_fails_goes_no_further(
+    change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One request fails, so that another is cancelled, which takes some steps of the loop: a reload at each of them."""
+    failing = asyncio.Event()
+    asked: list[Request] = []
+
+    async def broken(request: Request) -> bytes:
+        asked.append(request)
+        if len(asked) > 1:
+            return await never(request)
+        await failing.wait()
+        return BROKEN
+
+    fake = small(faults={COUNT: answer(10**6), HISTORY: broken})
+    async with serve(fake) as old, serve(never) as new, polling() as served:
+        for steps in range(50):
+            asked.clear()
+            failing.clear()
+            before = PrefectConfig.model_validate({**prefect(old.url, "a", "1h"), "collect": ["backlog", "limits"]})
+            await served.poller.configure([before])
+            await until(lambda: len(asked) > 1)
+            failing.set()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            if change == "url":
+                await served.poller.configure([before.model_copy(update={"url": f"{new.url}/api"})])
+            else:
+                await served.poller.configure([])
+            assert [(one.name, one.outcome) for one in served.store.states()] == [("a", None)] * (change == "url")
+    assert caplog.text == ""
+
+
+class Stubborn(CloroConfig):
+    """A source that takes a cancellation for a failure."""
+
+    def build(self, count_request: CountRequest) -> Source:
+        source = super().build(count_request)
+        poll = source.poll
+
+        async def stubborn() -> Snapshot:
+            with suppress(asyncio.CancelledError):
+                return await poll()
+            raise SourceError("connect", "cancelled")
+
+        source.poll = stubborn  # type: ignore[method-assign]
+        return source
+
+
+@pytest.mark.parametrize("left", [["a"], []], ids=["replaced", "removed"])
+async def test_a_poll_that_goes_on_when_it_is_cancelled_leaves_nothing_behind(
+    left: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve(never) as upstream:
+        async with polling(Stubborn.model_validate(cloro(upstream.url, "a"))) as served:
+            await until(lambda: bool(upstream.requests))
+            await served.poller.configure([source(name, upstream, url=f"{upstream.url}/new") for name in left])
+            assert [(one.name, one.outcome) for one in served.store.states()] == [(name, None) for name in left]
+    assert caplog.text == ""
 
 
 async def test_what_is_due_when_it_is_removed_is_not_polled(caplog: pytest.LogCaptureFixture) -> None:

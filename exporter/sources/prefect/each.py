@@ -16,20 +16,22 @@ async def each(items: Sequence[T], read: Callable[[T], Awaitable[R]], concurrenc
     The first `SourceError` ends all; of several that come at once any is as good as the others.
     """
     results: dict[int, R] = {}
+    failures: list[SourceError] = []
     waiting = iter(enumerate(items))
 
     async def worker() -> None:
-        for index, item in waiting:
-            results[index] = await read(item)
+        # Nothing expected may end the group itself: until Python 3.13 it then loses a cancellation that comes
+        # meanwhile, and has the timeouts around it take the next one for somebody else's.
+        try:
+            for index, item in waiting:
+                results[index] = await read(item)
+        except SourceError as error:
+            failures.append(error)
+            for task in workers:
+                task.cancel()
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(concurrency, len(items))):
-                group.create_task(worker())
-    except ExceptionGroup as errors:
-        # Not `except*`: before Python 3.11.4 it puts what is raised in it into a group again.
-        failed, others = errors.split(SourceError)
-        if failed is None or others:
-            raise
-        raise failed.exceptions[0] from None
+    async with asyncio.TaskGroup() as group:
+        workers = [group.create_task(worker()) for _ in range(min(concurrency, len(items)))]
+    if failures:
+        raise failures[0]
     return [results[index] for index in range(len(items))]
