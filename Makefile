@@ -42,9 +42,9 @@ check: $(VENV)/installed-tests  ## what needs no real servers, for the loop
 bench: $(VENV)/installed-tests .cache/prefect/installed  ## measure polls, scrapes, memory and start, and print the ratios
 	$(BIN)/python -m tests.bench
 
-fuzz: $(VENV)/installed-tests  ## look for input that breaks it: minutes, or SECONDS=3600 EXAMPLES=5000 for longer
+fuzz: $(VENV)/installed-tests programs  ## look for input that breaks it: minutes, or SECONDS=3600 EXAMPLES=5000 for longer
 	FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) -p no:cacheprovider --timeout=3600 tests/fuzz/test_properties.py
-	$(BIN)/python -m tests.fuzz --write --seconds=$(SECONDS)
+	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/python -m tests.fuzz --write --seconds=$(SECONDS)
 
 soak: $(VENV)/installed-tests  ## poll 10,000 times, scrape by 50, hang by 600: minutes, or POLLS=100000 for longer
 	$(BIN)/python -m tests.soak --write --polls=$(POLLS)

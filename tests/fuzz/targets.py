@@ -6,7 +6,7 @@ import logging
 import re
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -87,9 +87,20 @@ def answers(data: bytes) -> None:
     """Bytes of upstream's answers: each poll ends with a valid exposition or with a reason that is known."""
     changed = decode(data)
     if changed:
-        _runner().run(
-            polls("cloro" if "A" in changed else "prefect", changed, thorough=zlib.crc32(data) % _SAMPLED == 0)
-        )
+        _runner().run(polls(_system(changed), changed, thorough=zlib.crc32(data) % _SAMPLED == 0))
+
+
+def _system(changed: Mapping[str, bytes]) -> str:
+    return "cloro" if "A" in changed else "prefect"
+
+
+def exposition(data: bytes) -> str:
+    """What is published after such answers, in the classic format; empty where that is nothing."""
+    changed = decode(data)
+    state = _runner().run(polls(_system(changed), changed, thorough=False)) if changed else None
+    if not state or not state.published:
+        return ""
+    return b"".join(Body([state.published.rendered], Format.CLASSIC).plain(b"")).decode()
 
 
 async def polls(system: str, changed: dict[str, bytes], *, thorough: bool) -> SourceState:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.exposition import Body, Format
+from exporter.exposition import Format
 from tests.fuzz import strict, targets, upstream
-from tests.fuzz.__main__ import CRASHERS, NAMES, seeds
-from tests.harness.programs import ROOT, missing
-from tests.harness.prometheus import promtool_check_metrics
+from tests.fuzz.__main__ import CRASHERS, NAMES, refused_by_promtool, seeds
+from tests.harness.programs import ROOT, missing, program
 
 CASES = [(name, path) for name in NAMES for path in sorted((CRASHERS / name).glob("*"))]
 
@@ -45,13 +44,28 @@ def test_atheris_finds_nothing_in_a_moment() -> None:
     assert int(row.split(" | ")[1].replace(",", "")) > len(seeds("answers"))
 
 
-async def test_promtool_agrees() -> None:
-    for data in upstream.seeds():
-        changed = upstream.decode(data)
-        state = await targets.polls("cloro" if "A" in changed else "prefect", changed, thorough=False)
-        if state.published:
-            text = b"".join(Body([state.published.rendered], Format.CLASSIC).plain(b""))
-            assert promtool_check_metrics(text.decode()) == []
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """What is there at the end of a fuzz that found nothing new."""
+    (folder := tmp_path / "corpus").mkdir()
+    for number, seed in enumerate(seeds("answers")):
+        (folder / str(number)).write_bytes(seed)
+    return folder
+
+
+def test_promtool_agrees(corpus: Path) -> None:
+    program("promtool")
+    assert refused_by_promtool(corpus) == ""
+
+
+def test_where_promtool_does_not_agree_the_input_is_named(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = corpus.with_name("promtool")
+    stand_in.write_text("#!/bin/sh\ncat >/dev/null; echo no; exit 3\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", str(stand_in.parent), prepend=":")
+    said = refused_by_promtool(corpus).splitlines()
+    assert len(said) > 5
+    assert all(line.endswith(": ['no']") for line in said)
 
 
 GOOD = r"""
