@@ -329,12 +329,12 @@ class Format(Enum):
     CLASSIC = b""
     OPENMETRICS = b"# EOF\n"
 
-    def encode(self, registry: Collector) -> bytes:
-        """The registry's families as text, without the end."""
+    def encode(self, metrics: Iterable[Metric]) -> bytes:
+        """Families as text, without the end."""
         encoder: Callable[..., bytes] = (
             classic.generate_latest if self is Format.CLASSIC else openmetrics.generate_latest
         )
-        return encoder(registry, escaping=openmetrics.ALLOWUTF8).removesuffix(self.value)
+        return encoder(_Metrics(metrics), escaping=openmetrics.ALLOWUTF8).removesuffix(self.value)
 
 
 class _Metrics(Collector):
@@ -417,7 +417,7 @@ def _headers(family: Family, format_: Format) -> list[bytes]:
     """The comment lines over the family's samples, as prometheus_client writes them for any one of its series."""
     value = (0.0,) if family.buckets else 0.0
     one = family.metric([family.sample(value, *("" for _ in family.labels))])
-    return _HEADER.findall(format_.encode(_Metrics([one])))
+    return _HEADER.findall(format_.encode([one]))
 
 
 class Body:

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import distribution
 from typing import Final
 
@@ -16,7 +16,6 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.registry import Collector
 
 from exporter import __version__
 from exporter.clock import Clock
@@ -141,32 +140,21 @@ class Telemetry:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the series of every counter
         self._clock = clock
         self._store = store
-        self._changes = 0
-        self._rendered: dict[tuple[Format, str | None], tuple[tuple[int, list[SourceState]], bytes]] = {}
-        self._registry = CollectorRegistry()
-        self._polls = self._counter(POLLS)
-        self._errors = self._counter(POLL_ERRORS)
-        self._requests = self._counter(UPSTREAM_REQUESTS)
-        self._duration = Histogram(
-            POLL_DURATION.basename,
-            POLL_DURATION.help,
-            POLL_DURATION.labels,
-            buckets=POLL_DURATION.buckets,
-            registry=self._registry,
-        )
+        self._rendered: dict[tuple[Format, str | None], tuple[list[object], bytes]] = {}
+        self._counts: dict[str, _Counts] = {}
+        self._no_counts = _Counts()
+        self._exporter = CollectorRegistry()
         self._config_good = self._web_config_good = True
+        self._config_readings = 0
         self._config_successful = self._gauge(CONFIG_RELOAD_SUCCESSFUL)
         self._config_success = self._gauge(CONFIG_RELOAD_SUCCESS)
-        self._registry.register(_StoreCollector(store))
+        self._build = BUILD_INFO.sample(1, __version__, _revision(), platform.python_version())
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         GCCollector(registry=self._process)
 
-    def _counter(self, family: Family) -> Counter:
-        return Counter(family.basename, family.help, family.labels, registry=self._registry)
-
     def _gauge(self, family: Family) -> Gauge:
-        return Gauge(family.basename, family.help, family.labels, registry=self._registry)
+        return Gauge(family.basename, family.help, family.labels, registry=self._exporter)
 
     def config_read(self, *, success: bool) -> None:
         """The configuration was read, and is in use if that was a success."""
@@ -179,7 +167,7 @@ class Telemetry:
         self._reloaded()
 
     def _reloaded(self) -> None:
-        self._changes += 1
+        self._config_readings += 1
         good = self._config_good and self._web_config_good
         self._config_successful.set(good)
         if good:
@@ -187,92 +175,95 @@ class Telemetry:
 
     def add(self, source: str, system: str) -> None:
         """Show every counter of a source from the start, at 0: the first increase is then seen as one."""
-        self._changes += 1
+        counts = self._counts[source] = _Counts()
         for outcome in OUTCOMES:
-            self._polls.labels(source, system, outcome)
+            counts.polls.labels(source, system, outcome)
         for reason in REASONS:
-            self._errors.labels(source, system, reason)
-        self._duration.labels(source, system)
+            counts.errors.labels(source, system, reason)
+        counts.duration.labels(source, system)
 
     def remove(self, source: str) -> None:
         """Forget the counters of a source that is no longer configured."""
-        self._changes += 1
-        for metric in (self._polls, self._errors, self._requests, self._duration):
-            metric.remove_by_labels({"source": source})
+        del self._counts[source]
         self._rendered = {key: text for key, text in self._rendered.items() if key[1] != source}
 
     def poll_ended(self, source: str, system: str, outcome: Outcome, seconds: float, reasons: set[Reason]) -> None:
         """A poll of `seconds` has ended, for the `reasons` given if not in full success."""
-        self._changes += 1
-        self._polls.labels(source, system, outcome).inc()
-        self._duration.labels(source, system).observe(seconds)
+        counts = self._changed(source)
+        counts.polls.labels(source, system, outcome).inc()
+        counts.duration.labels(source, system).observe(seconds)
         for reason in reasons:
-            self._errors.labels(source, system, reason).inc()
+            counts.errors.labels(source, system, reason).inc()
 
     def poll_skipped(self, source: str, system: str) -> None:
         """A poll was due while the one before it was still running."""
-        self._changes += 1
-        self._polls.labels(source, system, "skipped").inc()
+        self._changed(source).polls.labels(source, system, "skipped").inc()
 
     def request_sent(self, source: str, system: str, endpoint: str, code: str) -> None:
         """A request was sent to the route `endpoint` and answered with `code`."""
-        self._changes += 1
-        self._requests.labels(source, system, endpoint, code).inc()
+        self._changed(source).requests.labels(source, system, endpoint, code).inc()
+
+    def _changed(self, source: str) -> "_Counts":
+        counts = self._counts[source]
+        counts.changes += 1
+        return counts
 
     def requests(self, source: str) -> int:
         """How many requests were sent for a source since the start."""
-        return sum(
-            int(sample.value)
-            for metric in self._requests.collect()
-            for sample in metric.samples
-            if sample.labels["source"] == source
-        )
+        return sum(int(sample.value) for metric in self._counts[source].requests.collect() for sample in metric.samples)
 
     def render(self, format_: Format, source: str | None = None) -> bytes:
         """All of these metrics, now, as text that ends a scrape's answer; or those with this label `source`.
 
         An empty one selects, as in PromQL, those without the label: of the process, and of the exporter as a whole.
-        Between two polls only those of the process change, so the text of the others is kept.
+        Between two polls only those of the process change, so the text of the others is kept; that of one source until
+        its own next poll.
         """
-        now = (self._changes, self._store.states())
+        counts = [one for name, one in self._counts.items() if source in {None, name}]
+        states = [state for state in self._store.states() if source in {None, state.name}]
+        now: list[object] = [*states, *(one.changes for one in counts), None if source else self._config_readings]
         key = (format_, source)
         if key not in self._rendered or self._rendered[key][0] != now:
-            collector = self._registry if source is None else _OfSource(self._registry, source)
-            self._rendered[key] = (now, format_.encode(collector))
-        process = b"" if source else format_.encode(self._process)
+            metrics = self._metrics(counts, states, of_exporter=not source)
+            # The whole has the headers of every family, whether or not there is something of it yet.
+            text = format_.encode(metric for metric in metrics if metric.samples or source is None)
+            self._rendered[key] = (now, text)
+        process = b"" if source else format_.encode(self._process.collect())
         return self._rendered[key][1] + process + format_.value
 
-
-class _OfSource(Collector):
-    """What a registry has with one value of the label `source`."""
-
-    def __init__(self, registry: CollectorRegistry, source: str) -> None:
-        self._registry = registry
-        self._source = source
-
-    def collect(self) -> Iterator[Metric]:
-        for metric in self._registry.collect():
-            metric.samples = [sample for sample in metric.samples if sample.labels.get("source", "") == self._source]
-            if metric.samples:
-                yield metric
-
-
-class _StoreCollector(Collector):
-    """Read from the store at each scrape, so that these always agree with the data they tell of."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._build = BUILD_INFO.sample(1, __version__, _revision(), platform.python_version())
-
-    def describe(self) -> Iterator[Metric]:
-        for family in (BUILD_INFO, *FROM_STORE):
-            yield family.metric()
-
-    def collect(self) -> Iterator[Metric]:
-        samples = [sample for state in self._store.states() for sample in _state_samples(state)]
-        yield BUILD_INFO.metric([self._build])
+    def _metrics(
+        self, counts: Sequence["_Counts"], states: Sequence[SourceState], *, of_exporter: bool
+    ) -> Iterator[Metric]:
+        for metric, *more in zip(*(one.registry.collect() for one in (self._no_counts, *counts)), strict=True):
+            metric.samples = [sample for of_source in more for sample in of_source.samples]
+            yield metric
+        if of_exporter:
+            yield from self._exporter.collect()
+            yield BUILD_INFO.metric([self._build])
+        samples = [sample for state in states for sample in _state_samples(state)]
         for family in FROM_STORE:
             yield family.metric(sample for sample in samples if sample.family is family)
+
+
+class _Counts:
+    """What is counted of one source, apart from the others: what it costs to show does not grow with their number."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self.registry = CollectorRegistry()
+        self.polls = self._counter(POLLS)
+        self.errors = self._counter(POLL_ERRORS)
+        self.requests = self._counter(UPSTREAM_REQUESTS)
+        self.duration = Histogram(
+            POLL_DURATION.basename,
+            POLL_DURATION.help,
+            POLL_DURATION.labels,
+            buckets=POLL_DURATION.buckets,
+            registry=self.registry,
+        )
+
+    def _counter(self, family: Family) -> Counter:
+        return Counter(family.basename, family.help, family.labels, registry=self.registry)
 
 
 def _revision() -> str:

@@ -366,7 +366,7 @@ def test_lines_are_those_of_prometheus_client(format_: Format) -> None:
         registry.register(_Fixed(metric))
         lines = [family.lines(sample) for sample in samples]
         ours += b"".join(header + text for header, text in _under_headers(family, lines, format_))
-    assert ours == format_.encode(registry)
+    assert ours == format_.encode(registry.collect())
 
 
 class _Fixed(Collector):
