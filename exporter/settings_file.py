@@ -134,8 +134,9 @@ def _line(document: CommentedMap, loc: list[int | str]) -> int:
 
 
 def _key(loc: list[int | str]) -> str:
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-    return key.lstrip(".") or "the file"
+    # A mistake is one line, whatever the key is.
+    words = [f"[{part}]" if isinstance(part, int) else f".{part if part.isprintable() else repr(part)}" for part in loc]
+    return "".join(words).lstrip(".") or "the file"
 
 
 def message(details: ErrorDetails, model: type[BaseModel]) -> str:
