@@ -38,8 +38,21 @@ OLD: Final = "old data, then none"
 FRESH: Final = "fresh data"
 
 
-def good(_: Request) -> bytes:
-    return answer(PUBLISHED)
+POOL: Final = {
+    "id": "00000000-0000-4000-8000-000000000008", "name": "a", "type": "process", "is_paused": False,
+    "concurrency_limit": 9, "active_slots": 1,
+}  # fmt: skip
+BOTH: Final = ("s", "t")
+"""A source of each system, of one upstream that answers as both."""
+
+
+def good(request: Request) -> bytes:
+    return answer([POOL]) if request.method == "POST" else answer(PUBLISHED)
+
+
+def both(url: str, **more: object) -> tuple[dict[str, object], ...]:
+    other: dict[str, object] = {"system": "prefect", "url": f"{url}/api", "collect": ["pools"]}
+    return cloro("s", url, **more), cloro("t", url, **more) | other
 
 
 def cloro(name: str, url: str, **more: object) -> dict[str, object]:
@@ -129,24 +142,26 @@ def stepped(step: str) -> Callable[[Path], Row]:
         offset = folder / "offset"
         offset.write_text("+0\n")
         env = os.environ | faketime(offset)
-        with serving(good) as upstream, watched(folder / "exporter", cloro("s", upstream.url), env=env) as seen:
-            seen.until(lambda now: now.outcomes["s", "success"] >= 2, "it works")
+        with serving(good) as upstream, watched(folder / "exporter", *both(upstream.url), env=env) as seen:
+            seen.until(lambda now: all(now.outcomes[name, "success"] >= 2 for name in BOTH), "it works")
             offset.write_text(f"{step}\n")
             set_at = time.monotonic()
             before = seen.scrape()
+            wanted = {name: before.outcomes[name, "success"] + 5 for name in BOTH}
             seen.until(
-                lambda now: now.outcomes["s", "success"] >= before.outcomes["s", "success"] + 5, "keeps pace", 25
+                lambda now: all(now.outcomes[name, "success"] >= wanted[name] for name in BOTH), "keeps pace", 25
             )
             assert time.monotonic() - set_at > 3 * INTERVAL, "missed polls are not made up"
             (line,) = [one for one in seen.exporter.process.log_text().splitlines() if "the wall clock was set" in one]
             (jump,) = re.findall(r"step_seconds=(\S+)", line)
-            assert seen.scrapes[-1].last_success["s"] == pytest.approx(time.time() + float(jump), abs=5)
+            for name in BOTH:
+                assert seen.scrapes[-1].last_success[name] == pytest.approx(time.time() + float(jump), abs=5)
 
             upstream.answer = lambda _: answer({}, 500)
-            seen.until(lambda now: now.up["s"] == 0, "noticed")
+            seen.until(lambda now: not any(now.up[name] for name in BOTH), "noticed")
             failing = time.monotonic()
             offset.write_text("+0\n")
-            while seen.scrape().observed["s"] > 0:
+            while sum(map(seen.scrape().observed.__getitem__, BOTH)) > 0:
                 time.sleep(0.2)
             assert 1 < time.monotonic() - failing < STALE_AFTER + 2, "what has expired is told by the monotonic clock"
         return Row("", "machine", "success", "", FRESH, "", "", f"≤ {DOWN + 1}")
@@ -160,30 +175,25 @@ def token_rotated(folder: Path) -> Row:
     token = folder / "token"
     token.write_text("old\n")
     wanted = "old"
-    pool = {"id": "00000000-0000-4000-8000-000000000008", "name": "a", "type": "process", "is_paused": False}
 
     def guarded(request: Request) -> bytes:
         if request.headers["authorization"] != f"Bearer {wanted}":
             return answer({}, 401)
-        known = pool | {"concurrency_limit": 9, "active_slots": 1}
-        return answer([known]) if request.method == "POST" else answer(PUBLISHED)
+        return good(request)
 
     credentials = {"authorization": {"credentials_file": str(token)}}
-    with serving(guarded) as upstream:
-        other = {"system": "prefect", "url": f"{upstream.url}/api", "collect": ["pools"]}
-        sources = (cloro("s", upstream.url, **credentials), cloro("t", upstream.url) | credentials | other)
-        with watched(folder / "exporter", *sources) as seen:
+    with serving(guarded) as upstream, watched(folder / "exporter", *both(upstream.url, **credentials)) as seen:
 
-            def change() -> None:
-                nonlocal wanted
-                wanted = "new"
+        def change() -> None:
+            nonlocal wanted
+            wanted = "new"
 
-            reasons, requests = seen.outage(change, lambda: token.write_text("new\n"), DOWN)
-            assert reasons == {"auth"}
-            assert requests <= 7
-            seen.until(lambda now: now.up["t"] == 1, "the other recovered, too")
-            assert seen.scrapes[-1].reasons["t", "auth"] > 0
-            assert "old" not in seen.exporter.process.log_text()
+        reasons, requests = seen.outage(change, lambda: token.write_text("new\n"), DOWN)
+        assert reasons == {"auth"}
+        assert requests <= 7
+        seen.until(lambda now: now.up["t"] == 1, "the other recovered, too")
+        assert seen.scrapes[-1].reasons["t", "auth"] > 0
+        assert "old" not in seen.exporter.process.log_text()
     return Row("", "both", "failure", "`auth`", OLD, "next poll", "next poll", "≤ 7")
 
 
@@ -220,14 +230,16 @@ def _bytes(scrape: Scrape) -> float:
 
 def out_of_descriptors(folder: Path) -> Row:
     """A scrape over a connection that is open still works; new ones wait until there are descriptors again."""
-    with serving(good) as upstream, watched(folder, cloro("s", upstream.url)) as seen:
+    with serving(good) as upstream, watched(folder, *both(upstream.url)) as seen:
+        seen.until(lambda now: all(now.up[name] for name in BOTH), "they work")
         pid = seen.exporter.process.pid
         with httpx.Client(base_url=seen.exporter.url, trust_env=False, timeout=10) as client:
 
-            def up() -> float:
-                return Scrape(0, client.get("/metrics").raise_for_status().text).up["s"]
+            def up() -> set[str]:
+                seen = Scrape(0, client.get("/metrics").raise_for_status().text)
+                return {name for name in BOTH if seen.up[name]}
 
-            assert up() == 1
+            assert up() == set(BOTH)
             old = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, old[1]))
             upstream.answer = hang_up  # so that it needs another connection
@@ -238,14 +250,14 @@ def out_of_descriptors(folder: Path) -> Row:
             upstream.answer = good
             with pytest.raises(httpx.TimeoutException):
                 httpx.get(f"{seen.exporter.url}/metrics", trust_env=False, timeout=1)
-            assert up() == 0
+            assert up() == set()
             resource.prlimit(pid, resource.RLIMIT_NOFILE, old)
-        seen.until(lambda now: now.up["s"] == 1, "recovered")
+        seen.until(lambda now: all(now.up[name] for name in BOTH), "recovered")
         log = seen.exporter.process.log_text()
         assert "Too many open files" in log
         assert len(log.splitlines()) < 60
         assert "Traceback" not in log
-        assert {key[1] for key, times in seen.scrapes[-1].reasons.items() if times} == {"connect"}
+        assert {key for key, times in seen.scrapes[-1].reasons.items() if times} == {(name, "connect") for name in BOTH}
     return Row("", "machine", "failure", "`connect`", f"{OLD}; no new connections", "next poll", "next poll", "≤ 7")
 
 
