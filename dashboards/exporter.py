@@ -1,4 +1,7 @@
-"""Exporter, for the question whether the other graphs can be trusted."""
+"""Exporter, for the question whether the other graphs can be trusted.
+
+It has no variables for pools and queues: a poll is of a source, and a process has sources; neither has a pool.
+"""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
@@ -176,17 +179,38 @@ def build() -> Dashboard:
             rows(
                 "Requests by route",
                 "Which requests does a source cost most?",
-                Column("Source", label="source"),
+                Column("Source", label="source", width=130),
                 Column("Route", label="endpoint"),
                 Column(
                     "Requests",
                     "sum by (source, endpoint)"
                     f" (increase(concurrency_exporter_upstream_requests_total{{{SCRAPED}}}[$__range]))",
                     decimals=0,
+                    width=100,
                 ),
                 sort_by="Requests",
                 most=30,
                 empty="No requests",
+                span=12,
+                height=8,
+            )
+        )
+        .with_panel(
+            rows(
+                "Series by source",
+                "Which source adds most to Prometheus, and is something of it dropped?",
+                Column("Source", label="source"),
+                Column("System", label="system"),
+                Column(
+                    "Series",
+                    f'count by ({BY}) ({{__name__=~"concurrency_(queue|pool|limit)_.+", {SCRAPED}}})',
+                    decimals=0,
+                ),
+                Column("Dropped", f"max by ({BY}) ({dropped})", steps=((GOOD, None), (ACT, 1)), decimals=0),
+                sort_by="Series",
+                most=30,
+                empty="No data yet",
+                span=12,
                 height=8,
             )
         )

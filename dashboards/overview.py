@@ -7,6 +7,7 @@ from dashboards.panels import (
     BAD,
     CLOSED,
     GOOD,
+    HELD,
     NEAR,
     NEUTRAL,
     NO_RULES,
@@ -14,6 +15,7 @@ from dashboards.panels import (
     QUEUES,
     RECORDED,
     SCRAPED,
+    WAIT,
     Column,
     Query,
     board,
@@ -37,6 +39,21 @@ SATURATION = {
 }
 """What the sum of three conditions means."""
 SHOWN = f'{RECORDED}, resource=~"queue|pool", pool=~"$pool"'
+ALERT = "severity, alertname, source, pool, queue, limit, kind, state, instance"
+"""What tells alerts apart: those of limits have `limit` and `kind`, of holders `state`, of exporters `instance`."""
+
+
+def _firing(more: str = "") -> str:
+    """Since when each alert fires, in milliseconds."""
+    of = f'alertname=~"Concurrency.+"{more}'
+    firing = f'ALERTS_FOR_STATE{{{of}}} and ignoring (alertstate) ALERTS{{{of}, alertstate="firing"}}'
+    return f"max by ({ALERT}) ({firing}) * 1000"
+
+
+def _what(expression: str) -> str:
+    """The alerts with a label `what`: what they are of that has no column of its own."""
+    joined = f'label_join({expression}, "what", " ", "kind", "limit", "state", "instance")'
+    return f'label_replace({joined}, "what", "$1", "what", " *(.*?) *")'
 
 
 def build() -> Dashboard:
@@ -46,7 +63,7 @@ def build() -> Dashboard:
         f" + concurrency:saturated_waiting:bool{{{SHOWN}}}"
     )
     shown = f"({level}) and on (source, system, resource, pool, queue) {fullest(SHOWN, 15)}"
-    firing = 'ALERTS{alertname=~"Concurrency.+", alertstate="firing"'
+    pages_first = f"""{_firing(', severity="page"')} * 2 or {_firing()}"""
     return (
         board("overview", since="6h")
         .with_panel(
@@ -72,7 +89,7 @@ def build() -> Dashboard:
                 "For how long has the oldest of them waited?",
                 f"max({of_queues('concurrency_queue_waiting_duration_max_seconds')}) or 0 * count({WAITING})",
                 unit="s",
-                steps=((GOOD, None), (NEAR, 600), (BAD, 1800)),
+                steps=WAIT,
                 empty="No queues",
             )
         )
@@ -82,6 +99,7 @@ def build() -> Dashboard:
                 "How many slots of limited queues are free?",
                 f"sum(clamp_min({of_queues('concurrency_queue_slot_limit')} -"
                 f" {of_queues('concurrency_queue_active_slots')}, 0))",
+                steps=((BAD, None), (GOOD, 1)),
                 empty="No limits",
             )
         )
@@ -89,7 +107,7 @@ def build() -> Dashboard:
             figure(
                 "Alerts",
                 "How many pages and tickets are open?",
-                f"count({firing}}}) or vector(0)",
+                f"count({_firing()}) or vector(0)",
                 steps=((GOOD, None), (ACT, 1)),
             )
         )
@@ -133,13 +151,14 @@ def build() -> Dashboard:
                     of_queues("concurrency_queue_waiting_duration_max_seconds"),
                     unit="s",
                     width=105,
-                    steps=((GOOD, None), (NEAR, 600), (BAD, 1800)),
+                    steps=WAIT,
                 ),
                 Column(
                     "Oldest holder",
                     f"max by (source, system, pool, queue) (concurrency_queue_state_duration_max_seconds{{{QUEUES}}})",
                     unit="s",
                     width=115,
+                    steps=HELD,
                 ),
                 Column(
                     "Paused",
@@ -169,7 +188,7 @@ def build() -> Dashboard:
         .with_panel(
             rows(
                 "Firing alerts",
-                "What was somebody told of?",
+                "What was somebody told of? Pages first, and of each kind the newest",
                 Column(
                     "Severity",
                     label="severity",
@@ -180,18 +199,13 @@ def build() -> Dashboard:
                 Column("Source", label="source", width=170),
                 Column("Pool", label="pool"),
                 Column("Queue", label="queue", link=to_queue()),
-                Column(
-                    "Since",
-                    "max by (severity, alertname, source, pool, queue)"
-                    ' (ALERTS_FOR_STATE{alertname=~"Concurrency.+"}'
-                    f" and ignoring (alertstate) {firing}}}) * 1000",
-                    unit="dateTimeFromNow",
-                    width=140,
-                ),
+                Column("What", label="what"),
+                Column("Since", _what(_firing()), unit="dateTimeFromNow", width=140),
+                hidden=_what(pages_first),
                 sort_by="Since",
                 most=50,
                 empty="No alert is firing",
-                height=8,
+                height=14,
             )
         )
         .with_panel(

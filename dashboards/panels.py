@@ -20,6 +20,10 @@ BAD: Final = "red"
 NEUTRAL: Final = "blue"
 CLOSED: Final = "purple"
 UNKNOWN: Final = "text"
+WAIT: Final = ((GOOD, None), (NEAR, 600), (BAD, 1800))
+"""Seconds for which tasks may wait: the last is what ConcurrencyOldestTaskWaitsTooLong compares with."""
+HELD: Final = ((GOOD, None), (ACT, 6 * 3600))
+"""Seconds for which a slot may be held, in the state that lasts longest: the figure of ConcurrencySlotHolderStuck."""
 STATES: Final = {"PENDING": NEAR, "RUNNING": NEUTRAL, "CANCELLING": CLOSED, "unknown": UNKNOWN}
 """The colour of each state of a holder."""
 SHADES: Final = ("dark-blue", "semi-dark-blue", "blue", "light-blue", "super-light-blue")

@@ -10,6 +10,7 @@ from dashboards.panels import (
     CLOSED,
     DATASOURCE,
     GOOD,
+    HELD,
     NAMED,
     NEAR,
     NEUTRAL,
@@ -22,6 +23,7 @@ from dashboards.panels import (
     SHADES,
     STATES,
     UNKNOWN,
+    WAIT,
     Column,
     Query,
     board,
@@ -40,6 +42,7 @@ LIMIT = of_queues("concurrency_queue_slot_limit")
 CHOSEN = f'{RECORDED_QUEUES}, resource="queue"'
 ONLINE = f'max by (source, pool) (concurrency_pool_workers{{{POOLS}, status="ONLINE"}} @ end())'
 GROWTH = f"concurrency:waiting_tasks:deriv15m{{{CHOSEN}}} * 60"
+STUCK = f"concurrency:state_duration_threshold:seconds{{{CHOSEN}}}"
 STARTED = f'concurrency_queue_state_duration_seconds_bucket{{{QUEUES}, state="RUNNING", le=~"60([.]0)?"}}'
 RECORDED_POOLS = f'{RECORDED}, pool=~"$pool", resource="pool"'
 
@@ -119,7 +122,7 @@ def build() -> Dashboard:
                 "For how long has the oldest of them waited?",
                 f"max({of_queues('concurrency_queue_waiting_duration_max_seconds')})",
                 unit="s",
-                steps=((GOOD, None), (NEAR, 600), (BAD, 1800)),
+                steps=WAIT,
                 empty="Nothing waits",
             )
         )
@@ -129,16 +132,17 @@ def build() -> Dashboard:
                 "For how long has a holder been in its state?",
                 f"max(concurrency_queue_state_duration_max_seconds{{{QUEUES}}})",
                 unit="s",
-                steps=((GOOD, None), (NEAR, 3600), (ACT, 21600)),
+                steps=HELD,
                 empty="No holders",
             )
         )
         .with_panel(
             figure(
                 "Time to drain",
-                "When is the backlog gone, if it goes on like this?",
+                "When is the backlog gone, if it goes on like this? What comes last waits for so long",
                 f'max(concurrency:drain_time:seconds{{{RECORDED_QUEUES}, resource="queue"}})',
                 unit="s",
+                steps=WAIT,
                 empty="Not draining",
             )
         )
@@ -175,10 +179,13 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Oldest holder by state",
-                "Which state has a holder that does not leave it?",
+                "Which state has a holder that does not leave it? Dashed is what ConcurrencySlotHolderStuck compares"
+                " with, once half of it is reached",
                 Query(f"max by (state) (concurrency_queue_state_duration_max_seconds{{{QUEUES}}})", "{{state}}"),
+                Query(f"min by (state) ({STUCK} < 2 * concurrency:state_duration:max{{{CHOSEN}}})", "{{state}} alert"),
                 unit="s",
-                colors=STATES,
+                colors=STATES | {f"{state} alert": color for state, color in STATES.items() if state != "unknown"},
+                dashed=[f"{state} alert" for state in STATES if state != "unknown"],
                 legend_width=310,
                 empty="No holders",
             )
@@ -272,6 +279,7 @@ def build() -> Dashboard:
                     f" and on (source, pool) bottomk(10, {ONLINE})",
                     "{{pool}} ({{source}})",
                 ),
+                steps=((BAD, None), ("transparent", 1)),
                 legend_width=330,
                 empty="No workers",
             )

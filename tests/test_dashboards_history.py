@@ -5,6 +5,7 @@ The pictures are left in `.cache/dashboards`.
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from dashboards.build import BUILDERS, FOLDER
 from tests.harness import browser, fleet
 from tests.harness.browser import LARGE, SMALL, Page, Visit
-from tests.harness.dashboards import Board, Variables, dead_selectors, marks, queries
+from tests.harness.dashboard_mutants import MUTANTS, Bench, broken_rule, caught
+from tests.harness.dashboards import Board, Variables, charts, dead_selectors, legends, marks, queries, series
 from tests.harness.history import history
 from tests.harness.prometheus import PrometheusServer
 from tests.test_dashboards import BOARDS, TITLES, every_board
@@ -64,6 +66,45 @@ def test_every_query_is_answered_with_300_queues(many_prometheus: PrometheusServ
     assert len(many_prometheus.label_values("queue", "concurrency_queue_slot_limit")) == 300
 
 
+def legends_of(prometheus: PrometheusServer, title: str, chosen: Variables) -> list[str]:
+    panel = next(panel for panel in charts(BOARDS["queue"]) if panel["title"] == title)
+    return [text for target in panel["targets"] for text in legends(target, series(prometheus, target, chosen))]
+
+
+def test_what_goes_first_comes_first(week_prometheus: PrometheusServer, many_prometheus: PrometheusServer) -> None:
+    """In Prefect the lowest number, in cloro the highest."""
+    of_week = legends_of(week_prometheus, "Waiting tasks by priority", WEEK)
+    assert of_week == ["prefect 01", "prefect 02", "prefect 03", "cloro 8", "cloro 5"]
+    of_many = legends_of(many_prometheus, "Waiting tasks by priority", Variables(seconds=2 * 3600, step=60))
+    assert of_many == [f"prefect {level:02}" for level in range(1, 11)]
+
+
+def test_the_figure_of_alerts_is_the_length_of_their_table(week_prometheus: PrometheusServer) -> None:
+    targets = {panel["title"]: panel["targets"] for panel in charts(BOARDS["overview"])}
+    firing = week_prometheus.query(targets["Firing alerts"][0]["expr"])
+    ((_, figure),) = week_prometheus.query(targets["Alerts"][0]["expr"])
+    every = 'ALERTS{alertname=~"Concurrency.+", alertstate="firing"}'
+    assert len(firing) == figure == len(week_prometheus.query(every))
+    named = {(labels["alertname"], labels.get("what")) for labels, _ in firing}
+    assert ("ConcurrencyNearLimit", "tag database") in named
+    assert ("ConcurrencyNearLimit", "tag reports") in named
+    assert ("ConcurrencySlotHolderStuck", "RUNNING") in named
+
+
+def test_each_layer_sees_what_only_it_can_see(week_prometheus: PrometheusServer, tmp_path: Path) -> None:
+    """`make mutants` tries all; a layer that has gone blind is noticed here."""
+    only = {
+        "queries": ["one side of an `or` is dead", "a dead query: a condition that never holds"],
+        "browser": ["a panel that is cut off: too narrow"],
+    }
+    bench = Bench(week_prometheus, tmp_path)
+    for layer, faults in only.items():
+        some = [mutant for mutant in MUTANTS if mutant.what in faults]
+        assert len(some) == len(faults)
+        assert [str(mutant) for mutant, said in caught(bench, some, [layer]).items() if not said] == []
+        assert [str(mutant) for mutant in some if broken_rule(mutant.made())] == []
+
+
 # --- What a person sees of the week.
 
 
@@ -76,7 +117,7 @@ def week(week_prometheus: PrometheusServer) -> list[Page]:
         Visit("capacity", "dark", params=shown, follow="Overview"),
         Visit("overview", "dark", params=shown, choose=("Source", "cloro-prod")),
         Visit("queue", "dark", params=shown | queue, follow="Capacity"),
-        Visit("overview", "light", sizes=[SMALL], params=shown, follow="default"),
+        Visit("overview", "light", sizes=[SMALL], params=shown, follow="legacy-imports"),
         Visit("exporter", "light", sizes=[LARGE], params=shown),
     ]
     return browser.render(week_prometheus.url, FOLDER, visits, pictures=PICTURES / "week")
@@ -94,6 +135,19 @@ def test_a_choice_in_a_drop_down_changes_the_queries(week: list[Page]) -> None:
     queries = [query["expr"] for query in then(week, "overview", "dark")["queries"]]
     assert len([query for query in queries if 'source=~"cloro-prod"' in query]) > 10
     assert all('source=~"cloro-prod"' in query for query in queries if "source=~" in query)
+
+
+def test_a_choice_leaves_what_there_is_of_it(week: list[Page]) -> None:
+    page = next(page for page in week if (page["name"], page["theme"]) == ("overview", "dark"))
+    before, after = (
+        {variable["name"]: variable.get("options") for variable in seen["variables"]}
+        for seen in (page, then(week, "overview", "dark"))
+    )
+    assert {"kubernetes-prod", "ecs-ml"} <= set(before["pool"])
+    assert {"async", "etl"} <= set(before["queue"])
+    assert after["source"] == before["source"]
+    assert after["pool"] == []
+    assert after["queue"] == ["async"]
 
 
 def test_another_what_if_limit_changes_the_queries_and_the_figures(week: list[Page]) -> None:
@@ -154,9 +208,11 @@ def test_a_row_leads_to_its_queue(week: list[Page]) -> None:
     done = then(week, "overview", "light")
     assert "/d/concurrency-queue?var-datasource=prom&var-source=prefect-prod&" in done["url"]
     values = {variable["name"]: variable["value"] for variable in done["variables"]}
-    assert values["queue"] == "default"
-    assert values["pool"] == "kubernetes-prod"
-    assert re.search(r"limit\s+6\s+6", done["shown"]["Slots"]["text"])
+    assert values["queue"] == "legacy-imports"
+    assert values["pool"] == "docker-internal"
+    assert re.search(r"limit\s+2\s+2", done["shown"]["Slots"]["text"])
+    # It is paused, which is marked on its graphs.
+    assert "Paused: prefect-prod" in done["shown"]["Slots"]["annotations"]
 
 
 # --- Three hundred queues.
@@ -185,6 +241,8 @@ def test_300_queues_are_legible(many_prometheus: PrometheusServer) -> None:
     assert all_faults(pages, may_be_empty, readable) == []
     for page in pages:
         for panel in page["panels"]:
+            if panel["title"] == "Waiting tasks by priority":
+                assert [one["name"] for one in panel["fields"]] == [f"prefect {level:02}" for level in range(1, 11)]
             names = {one["name"] for one in panel["fields"]}
             assert len(names) <= 15, panel["title"]
             assert all(one["points"] <= 50 for one in panel["fields"] if panel["type"] == "table"), panel["title"]

@@ -1,4 +1,23 @@
-"""What a dashboard has to be, by the rules and by its queries on a real Prometheus; each check tells what is wrong."""
+"""What a dashboard has to be, by the rules and by its queries on a real Prometheus; each check tells what is wrong.
+
+What Grafana's dashboard-linter asks for, and what looks at it here:
+
+| Rule of the linter | Here |
+| --- | --- |
+| template-datasource-rule | `has_variables` |
+| template-job-rule, template-instance-rule | `has_variables` |
+| template-label-promql-rule | `has_variables`; a Prometheus answers them in `test_every_variable_has_options` |
+| template-on-time-change-reload-rule | `has_variables` |
+| panel-datasource-rule | `asks_and_answers` |
+| panel-title-description-rule | `asks_and_answers` |
+| panel-units-rule | `asks_and_answers`, for every kind of panel |
+| panel-no-targets-rule | `asks_and_answers` |
+| target-promql-rule | `selects_what_is_declared`, and a Prometheus in `queries` |
+| target-rate-interval-rule | `selects_what_is_declared` |
+| target-counter-agg-rule | `selects_what_is_declared` |
+| target-job-rule, target-instance-rule | `selects_what_is_declared`, but for recorded series and `ALERTS` |
+| uneditable-dashboard | `is_stable` |
+"""
 
 import json
 import re
@@ -169,6 +188,43 @@ def means_its_colours(board: Board) -> Iterator[str]:
                 yield f"{title}: thresholds {values}"
 
 
+UNJUDGED: Final = {
+    "Tasks waiting": "many may be as it should be: for how long the oldest waits tells",
+    "Slots": "the limit is drawn",
+    "Holders by state": "for how long they hold tells",
+    "Oldest holder by state": "what the alert compares with is drawn, for each state",
+    "State durations": "a distribution; Oldest holder by state has the figures",
+    "Waiting tasks by priority": "what waits is judged by its time",
+    "Waiting tasks by state": "what waits is judged by its time",
+    "Arrivals against drain": "a backlog that grows is no fault until it is too old",
+    "When the limit is reached": "a date: whether that is soon depends on how long a higher limit takes",
+    "Why tasks wait": "its colours are reasons",
+    "Demand against another limit": "the other limit is drawn",
+    "Polls by outcome": "its colours are outcomes",
+    "Failures by reason": "anything in it is a failure",
+    "Duration of polls": "no series has the interval; a poll that outlasts it is skipped, and counted as such",
+    "Requests to upstream": "what upstream allows is in Rate limit left",
+    "Requests by route": "what upstream allows is in Rate limit left",
+    "Memory": "the limit of its container is not known here",
+    "CPU": "the limit of its container is not known here",
+    "Scrape duration": "scrape_timeout is not known here",
+    "Samples of a scrape": "sample_limit is not known here",
+}
+"""Panels without a figure from which somebody has to act, and why they have none."""
+
+
+def says_when_to_act(board: Board) -> Iterator[str]:
+    """A panel has a threshold or a mapping in the colour of trouble, or a reason to have none."""
+    for panel in charts(board):
+        title, config = panel["title"], panel["fieldConfig"]
+        properties = [prop for override in config["overrides"] for prop in override["properties"]]
+        judging = [config["defaults"].get(name) for name in ("thresholds", "mappings")]
+        judging += [prop["value"] for prop in properties if prop["id"] in {"thresholds", "mappings"}]
+        colors = set(re.findall(r'"color": "([^"]+)"', json.dumps(judging)))
+        if bool(colors & {panels.ACT, panels.BAD}) == (title in UNJUDGED):
+            yield f"{title}: {'judged, though there is a reason not to' if title in UNJUDGED else 'when to act?'}"
+
+
 def names_its_fields(board: Board) -> Iterator[str]:
     """What is overridden is there: the columns of a table; in a graph what the legend can be."""
     for panel in charts(board):
@@ -242,6 +298,7 @@ RULES: Final[Sequence[Callable[[Board], Iterator[str]]]] = (
     has_links,
     asks_and_answers,
     means_its_colours,
+    says_when_to_act,
     names_its_fields,
     selects_what_is_declared,
     marks_the_same,
@@ -284,7 +341,8 @@ def series(prometheus: PrometheusServer, target: dict[str, Any], chosen: Variabl
     return prometheus.query_range(expression, seconds=chosen.seconds, step=chosen.step)
 
 
-def _legends(target: dict[str, Any], series: list[dict[str, str]]) -> list[str]:
+def legends(target: dict[str, Any], series: list[dict[str, str]]) -> list[str]:
+    """What the legend says of each, in its order; nothing of what makes no legend."""
     template = target["legendFormat"]
     if template == "__auto" or target.get("format") in {"heatmap", "table"}:
         return []
@@ -310,7 +368,7 @@ def queries(
         empty = [chosen.fill(target["expr"]) for target, labels in found if not labels]
         if ((all_targets and empty) or len(empty) == len(found)) and panel["title"] not in may_be_empty:
             yield f"{where}: nothing from {empty}"
-        shown = [legend for target, labels in found for legend in _legends(target, labels)]
+        shown = [legend for target, labels in found for legend in legends(target, labels)]
         if len(set(shown)) < len(shown):
             yield f"{where}: legends that are alike: {shown}"
         if len(shown) > 25:

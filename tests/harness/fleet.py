@@ -91,6 +91,7 @@ def week(ago: float, moment: float) -> Sources:
     queues = tuple(load.queue(ago, moment) for load in WEEK)
     limits = (
         Limit("database", "tag", "id-1", min(8, queues[2].active_slots or 0), 8, 0.0, active=True),
+        Limit("reports", "tag", "id-3", min(4, queues[2].active_slots or 0), 4, 0.0, active=True),
         Limit("warehouse-writes", "global", "id-2", queues[7].active_slots or 0, 6, 0.0, active=True),
     )
     prefect = Snapshot(queues, tuple(_pools(queues, POOL_LIMITS, moment)), limits)
@@ -151,9 +152,13 @@ LEGIBLE: Final[Mapping[str, Mapping[str, str]]] = {
     "overview": {
         "Full, and tasks wait": r"\n[3-5]$",
         "Saturation over time": r"(?s)\d\d/\d\d \d\d:\d\d.*slots free.*pool kubernetes-prod \(prefect-prod\)",
-        "Alerts": r"\n1?[1-9]$",
+        "Alerts": r"\n1[0-9]$",
         "Sources": r"(?s)cloro-prod\s+cloro\s+up\s+[\d.]+ (s|mins?)\s+0",
-        "Firing alerts": r"(?s)page.*ConcurrencySlotsSaturated.*ago",
+        # Pages first; two limits of one source are two alerts, and a stuck holder's state is named.
+        "Firing alerts": r"(?s)Since\s+page\s+ConcurrencySlotsSaturated.*page.*ago"
+        r"(?=.*ticket\s+ConcurrencyNearLimit\s+prefect-prod\s+tag database\s)"
+        r"(?=.*ticket\s+ConcurrencyNearLimit\s+prefect-prod\s+tag reports\s)"
+        r".*ConcurrencySlotHolderStuck\s+prefect-prod\s+kubernetes-prod\s+etl\s+RUNNING(?!.*page)",
     },
     "queue": {
         "Slots": r"(?s)taken.*limit.*waiting",
