@@ -209,8 +209,9 @@ class Telemetry:
         return counts
 
     def requests(self, source: str) -> int:
-        """How many requests were sent for a source since the start."""
-        return sum(int(sample.value) for metric in self._counts[source].requests.collect() for sample in metric.samples)
+        """How many requests were sent for a source since the start; none for one that is not here."""
+        counts = self._counts.get(source, self._no_counts)
+        return sum(int(sample.value) for metric in counts.requests.collect() for sample in metric.samples)
 
     def render(self, format_: Format, source: str | None = None) -> bytes:
         """All of these metrics, now, as text that ends a scrape's answer; or those with this label `source`.
