@@ -134,7 +134,7 @@ def test_three_shards_are_watched_as_one_exporter_is(
             }
         )
         firing = 'ALERTS{alertname!~"ConcurrencyPollsOverrun|ConcurrencySnapshotPartial", alertstate="firing", job!=""}'
-        _, before = of_both(server, firing, having="ConcurrencySourceDown")
+        of_both(server, firing, having="ConcurrencySourceDown")
         recorded = of_both(server, '{__name__=~"concurrency:.+"}', having="concurrency:slot_utilization:p95_1d")
         steady = [
             {key: value for key, value in of_job.items() if not any(part in dict(key)["__name__"] for part in MOVING)}
@@ -148,8 +148,8 @@ def test_three_shards_are_watched_as_one_exporter_is(
         missing = 'ALERTS{alertname="ConcurrencyShardMissing", alertstate="firing"}'
         ((labels, _),) = server.wait_for(missing)
         assert (labels["job"], labels["source"]) == ("shards", "real")
-        _, after = by_job(server.query(firing))
-        assert {dict(labels)["alertname"] for labels in after.keys() - before.keys()} == {"ConcurrencyShardMissing"}
+        of_whole, of_shards = by_job(server.query(firing))
+        assert {dict(one)["alertname"] for one in of_shards.keys() - of_whole.keys()} == {"ConcurrencyShardMissing"}
         assert server.log_problems() == []
 
 
