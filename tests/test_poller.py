@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import accumulate
 
 import httpx
 import pytest
@@ -27,8 +27,7 @@ STATUS = {"queuedTasks": 3, "processingTasks": 2, "concurrency": {"used": 2, "ma
 class Running:
     """A poller with its schedule, and what it counts."""
 
-    def __init__(self) -> None:
-        clock = Clock()
+    def __init__(self, clock: Clock) -> None:
         self.store = Store(clock)
         self.telemetry = Telemetry(self.store, clock)
         self.poller = Poller(self.store, self.telemetry, clock)
@@ -37,6 +36,12 @@ class Running:
         labels = frozenset({"source": source, "system": "cloro", "outcome": outcome}.items())
         return series(self.telemetry.render(Format.CLASSIC).decode())["concurrency_exporter_polls_total", labels]
 
+    def wait(self, source: str) -> float:
+        """Seconds until the next poll that is planned."""
+        next_poll = self.poller.next_poll(source)
+        assert next_poll
+        return (next_poll - datetime.now(UTC)).total_seconds()
+
 
 def source(name: str, upstream: Upstream, **settings: object) -> CloroConfig:
     whole = {"name": name, "system": "cloro", "url": upstream.url, "authorization": {"credentials": "key"}}
@@ -44,8 +49,8 @@ def source(name: str, upstream: Upstream, **settings: object) -> CloroConfig:
 
 
 @asynccontextmanager
-async def scheduled(*sources: CloroConfig) -> AsyncIterator[Running]:
-    running = Running()
+async def scheduled(*sources: CloroConfig, clock: Clock | None = None) -> AsyncIterator[Running]:
+    running = Running(clock or Clock())
     await running.poller.configure(sources)
     running.poller.start()
     try:
@@ -107,9 +112,7 @@ async def test_the_next_poll_waits_as_long_as_upstream_asks(asked: str, waited: 
     async with serve(lambda _: answer({}, 429, {"Retry-After": asked})) as upstream:
         async with scheduled(source("a", upstream, interval="100ms")) as running:
             await until(lambda: running.polls("a", "failure") == 1)
-            next_poll = running.poller.next_poll("a")
-            assert next_poll is not None
-            wait = (next_poll - datetime.now(UTC)).total_seconds()
+            wait = running.wait("a")
             assert waited - 1 < wait <= waited
             await asyncio.sleep(0.5)  # five intervals, in which nothing may come
             assert len(upstream.requests) == 1
@@ -126,30 +129,40 @@ async def test_while_good_data_is_served_polls_keep_their_interval() -> None:
             assert time.monotonic() - started < 2
 
 
-async def test_with_nothing_to_serve_polls_come_ever_later_until_one_succeeds() -> None:
-    starts: list[float] = []
+async def test_with_nothing_to_serve_polls_come_ever_later() -> None:
+    arrived: list[float] = []
 
     def refuse(_: Request) -> bytes:
-        starts.append(time.monotonic())
+        arrived.append(time.monotonic())
         return answer({}, 500)
 
     async with serve(refuse) as upstream:
-        async with scheduled(source("a", upstream, interval="50ms")) as running:
-            await until(lambda: len(starts) == 5)
-            # Each twice the one before it; an interval has a jitter of a tenth.
-            for (earlier, later), wait in zip(pairwise(starts), (0.05, 0.1, 0.2, 0.4), strict=True):
-                assert wait * 0.9 < later - earlier < wait * 1.1 + 0.3
+        began = time.monotonic()
+        async with scheduled(source("a", upstream, interval="50ms")):
+            await until(lambda: len(arrived) == 5)
+    # Each wait is twice the one before it; the first is the interval, with its jitter of a tenth.
+    for arrival, planned in zip(arrived, accumulate((0, 0.045, 0.1, 0.2, 0.4)), strict=True):
+        assert arrival - began >= planned  # later only if the machine is busy
+
+
+async def test_a_poll_that_succeeds_ends_the_back_off() -> None:
+    """What is planned is read, not waited for. A success brings no plan forward, so failures have to tell."""
+    expired = 0.0
+    clock = Clock(monotonic=lambda: time.monotonic() + expired)
+    async with serve(lambda _: answer({}, 500)) as upstream:
+        async with scheduled(source("a", upstream, interval="10s"), clock=clock) as running:
+            await until(lambda: running.polls("a", "failure") == 1)
+            await running.poller.poll("a")
+            assert running.wait("a") == pytest.approx(20, abs=1)
             upstream.answer = lambda _: answer(STATUS)
-            await until(lambda: running.polls("a", "success") == 1)
-            succeeded = time.monotonic()
-            await until(lambda: running.polls("a", "success") == 4)
-            assert time.monotonic() - succeeded < 0.7
-            upstream.answer = refuse
-            starts.clear()
-            await until(lambda: len(starts) == 9)
-            waits = [later - earlier for earlier, later in pairwise(starts)]
-            assert max(waits[:3]) < 0.35
-            assert waits[-1] > 0.75
+            await running.poller.poll("a")
+            upstream.answer = lambda _: answer({}, 500)
+            expired = 3600.0
+            waits = []
+            for _ in range(4):
+                await running.poller.poll("a")
+                waits.append(running.wait("a"))
+    assert waits == [pytest.approx(seconds, abs=1) for seconds in (20, 20, 40, 80)]
 
 
 async def test_polls_come_no_later_than_two_minutes_apart() -> None:
@@ -161,9 +174,7 @@ async def test_polls_come_no_later_than_two_minutes_apart() -> None:
             for _ in range(4):
                 for name, planned in waits.items():
                     await running.poller.poll(name)
-                    next_poll = running.poller.next_poll(name)
-                    assert next_poll
-                    planned.append((next_poll - datetime.now(UTC)).total_seconds())
+                    planned.append(running.wait(name))
         assert waits["a"] == [pytest.approx(seconds, abs=1) for seconds in (100, 120, 120, 120)]
         assert all(295 < wait < 331 for wait in waits["b"])  # its interval, with the jitter
 
@@ -176,9 +187,7 @@ async def test_retry_after_counts_where_it_asks_for_more_than_the_back_off() -> 
                 if failures > 1:
                     await running.poller.poll("a")
                 await until(lambda failures=failures: running.polls("a", "failure") == failures)  # type: ignore[misc]
-                next_poll = running.poller.next_poll("a")
-                assert next_poll
-                waits.append((next_poll - datetime.now(UTC)).total_seconds())
+                waits.append(running.wait("a"))
         assert waits == [pytest.approx(seconds, abs=0.5) for seconds in (7, 7, 7, 8, 16)]
 
 
