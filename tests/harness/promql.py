@@ -14,7 +14,8 @@ from exporter.family import Family
 from exporter.telemetry import OWN
 
 ALERTS: Final = Path(__file__).parents[2] / "alerts"
-TARGET: Final = frozenset({"job", "instance", "pod"})
+TARGET: Final = frozenset({"cluster", "namespace", "job", "instance", "pod"})
+"""Labels that Prometheus puts on what it scrapes."""
 _OF_PROMETHEUS: Final = {
     "up": frozenset[str](),
     "scrape_duration_seconds": frozenset[str](),
