@@ -7,9 +7,9 @@ from typing import Any, Final, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from exporter.settings import Settings
 from exporter.settings_file import ConfigError, errors, message, read
 from exporter.sources import AnySource
-from exporter.sources.settings import Settings
 
 
 class Config(Settings):

@@ -13,9 +13,9 @@ import structlog
 from exporter.clock import Clock
 from exporter.exposition import QueueKey, render
 from exporter.schedule import Schedule
+from exporter.settings import Stamps, stamps
 from exporter.shard import WHOLE, Shard
 from exporter.sources.base import Source, SourceConfig, SourceError, StatusError
-from exporter.sources.settings import Stamps, stamps
 from exporter.store import Failure, Published, Store
 from exporter.telemetry import Telemetry
 from exporter.threads import in_thread

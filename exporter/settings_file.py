@@ -4,16 +4,16 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args
+from typing import Final, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from exporter.settings import Settings
 from exporter.sources import SYSTEMS
-from exporter.sources.settings import Settings
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -24,17 +24,6 @@ class ConfigError(Exception):
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
-
-
-class BlankIsAbsent(Settings):
-    """Settings of which a key without a value is as if it were not there, as Go's readers of YAML have it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_blanks(cls, keys: Any) -> Any:
-        if not isinstance(keys, dict):
-            return keys
-        return {key: value for key, value in keys.items() if value not in (None, "") or key not in cls.model_fields}
 
 
 def read(

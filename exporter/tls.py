@@ -11,8 +11,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, model_validator
 
-from exporter.settings_file import BlankIsAbsent
-from exporter.sources.settings import ExistingFile
+from exporter.settings import BlankIsAbsent, ExistingFile
 
 _VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _CLIENT_AUTH: Final = {

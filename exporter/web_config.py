@@ -13,8 +13,8 @@ import bcrypt
 import structlog
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from exporter.settings_file import BlankIsAbsent, ConfigError, read
-from exporter.sources.settings import Stamps, stamps
+from exporter.settings import BlankIsAbsent, Stamps, stamps
+from exporter.settings_file import ConfigError, read
 from exporter.tls import TlsServerConfig, current_context
 
 log = structlog.get_logger()

@@ -14,11 +14,11 @@ from pydantic import SecretStr, ValidationError
 
 from exporter.cli import main
 from exporter.config import Config, from_environment, load
+from exporter.settings import Settings
 from exporter.settings_file import ConfigError
 from exporter.sources import SYSTEMS, AnySource
 from exporter.sources.cloro import CloroConfig
 from exporter.sources.prefect import PrefectConfig
-from exporter.sources.settings import Settings
 
 FOLDER = Path(__file__).parent / "config"
 GOOD = sorted(FOLDER.glob("good*.yml"))

@@ -2,24 +2,15 @@
 
 import re
 import ssl
-from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, SecretStr, model_validator
+
+from exporter.settings import ExistingFile, Settings
 
 _DURATION = re.compile(
     r"(?:(?P<weeks>\d+)w)?(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?"
@@ -54,18 +45,6 @@ def _regex(value: object) -> re.Pattern[str]:
         raise ValueError(f"is not a regular expression: {error}") from None
 
 
-def _existing_file(path: Path, info: ValidationInfo) -> Path:
-    """A path that is relative is meant from the configuration file's folder, as in Prometheus."""
-    context = info.context or {}
-    path = context.get("folder", Path()) / path
-    context.get("files", set()).add(path)
-    try:
-        with path.open("rb"):
-            return path
-    except OSError as error:
-        raise ValueError(f"can't read the file {path}: {error.strerror}") from None
-
-
 def _scheme(value: str) -> str:
     if not re.fullmatch("[A-Za-z][A-Za-z0-9-]*", value):
         raise ValueError("is not the name of a scheme, like Bearer")
@@ -92,42 +71,7 @@ def _http_url(value: str) -> str:
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Regex = Annotated[re.Pattern[str], BeforeValidator(_regex)]
-ExistingFile = Annotated[Path, Field(strict=False), AfterValidator(_existing_file)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
-
-
-Stamps = dict[Path, tuple[int, int, int] | None]
-"""What tells that a file has changed, or who may read it, by its path; None for one that can't be found."""
-
-
-def stamps(files: Iterable[Path]) -> Stamps:
-    """What the files are like now."""
-    return {file: _stamp(file) for file in files}
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ctime_ns, status.st_size, status.st_ino
-
-
-class Settings(BaseModel):
-    """A part of the configuration: unknown keys are errors, and a value never shows a secret."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, strict=True
-    )
-
-    @field_validator("*")
-    @classmethod
-    def _encodable(cls, value: object) -> object:
-        """YAML and the environment can bring half of a surrogate pair, which no metric and no header can carry."""
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if isinstance(text, str) and re.search("[\ud800-\udfff]", text):
-            raise ValueError("has a character that is not Unicode")
-        return value
 
 
 class Authorization(Settings):

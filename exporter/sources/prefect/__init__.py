@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field
 
 from exporter.model import PARTS, Part, Pool, Queue, Snapshot, Unreadable, Workers
+from exporter.settings import Settings
 from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError, StatusError
 from exporter.sources.prefect import backlog, slots
@@ -21,7 +22,7 @@ from exporter.sources.prefect.each import each
 from exporter.sources.prefect.failures import left_out, refuse_twins
 from exporter.sources.prefect.limits import Limits
 from exporter.sources.prefect.slots import Slots
-from exporter.sources.settings import HttpUrl, Regex, Settings
+from exporter.sources.settings import HttpUrl, Regex
 
 T = TypeVar("T")
 
