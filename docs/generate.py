@@ -13,9 +13,10 @@ from pydantic_core import PydanticUndefinedType
 from starlette.routing import Route
 
 from docs import alerting, cost
-from exporter import cli, exposition, telemetry, web
+from exporter import cli, telemetry, web
 from exporter.clock import Clock
 from exporter.family import Family
+from exporter.metrics import OBSERVED
 from exporter.sources import SYSTEMS
 from exporter.sources.base import SourceConfig
 from exporter.store import Store
@@ -40,7 +41,7 @@ def flags() -> str:
 
 def families() -> tuple[Family, ...]:
     """Every family that is published, those that are observed first."""
-    return (*exposition.OBSERVED, *telemetry.OWN)
+    return (*OBSERVED, *telemetry.OWN)
 
 
 def metrics() -> str:

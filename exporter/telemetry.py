@@ -19,8 +19,9 @@ from prometheus_client import (
 
 from exporter import __version__
 from exporter.clock import Clock
-from exporter.exposition import SOURCE, Format
+from exporter.exposition import Format
 from exporter.family import Family, Sample
+from exporter.metrics import SOURCE
 from exporter.model import OUTCOMES, REASONS, Outcome, Reason
 from exporter.store import SourceState, Store
 

@@ -18,7 +18,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from docs import alerting
-from exporter.exposition import OBSERVED
+from exporter.metrics import OBSERVED
 from exporter.telemetry import OWN
 from tests.harness.alertmanager import alertmanager
 from tests.harness.mutants import Bench, Mutant

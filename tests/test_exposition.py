@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families as read_clas
 from prometheus_client.registry import Collector
 
 from exporter.clock import Clock
-from exporter.exposition import OBSERVED, Body, DuplicateSeriesError, Format, Rendered, _under_headers, render
+from exporter.exposition import Body, DuplicateSeriesError, Format, Rendered, _under_headers, render
+from exporter.metrics import OBSERVED
 from exporter.model import Durations, Limit, Pool, Queue, Snapshot
 from exporter.store import Failure, Published, Store
 from exporter.telemetry import Telemetry

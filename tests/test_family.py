@@ -7,8 +7,8 @@ from typing import Any, get_args
 import pytest
 from prometheus_client import Metric
 
-from exporter.exposition import OBSERVED
 from exporter.family import Family, FamilyError, Kind
+from exporter.metrics import OBSERVED
 from exporter.sources import cloro
 from exporter.sources.prefect import api as prefect_api
 from exporter.telemetry import OWN

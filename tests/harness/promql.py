@@ -9,8 +9,8 @@ from typing import Any, Final
 import promql_parser
 from ruamel.yaml import YAML
 
-from exporter.exposition import OBSERVED
 from exporter.family import Family
+from exporter.metrics import OBSERVED
 from exporter.telemetry import OWN
 
 ALERTS: Final = Path(__file__).parents[2] / "alerts"

@@ -1,0 +1,266 @@
+"""Every family that is observed at an upstream, declared once, and what a queue, a pool and a limit are in them."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from exporter.family import Family, Sample
+from exporter.model import Limit, Pool, Queue
+
+SOURCE: Final = ("source", "system")
+"""The labels of every family that is about one source."""
+_QUEUE: Final = (*SOURCE, "pool", "queue")
+_POOL: Final = (*SOURCE, "pool")
+_LIMIT: Final = (*SOURCE, "limit", "kind")
+_POOL_STATUSES: Final = ("READY", "NOT_READY", "PAUSED")
+
+QUEUE_ACTIVE_SLOTS = Family(
+    "concurrency_queue_active_slots",
+    "gauge",
+    "Slots taken now; at Prefect active_slots of the queue's concurrency_status (runs in PENDING, RUNNING or"
+    " CANCELLING), at cloro concurrency.used. Read by a poll of its own timer, not at the scrape.",
+    _QUEUE,
+)
+QUEUE_SLOT_LIMIT = Family(
+    "concurrency_queue_slot_limit",
+    "gauge",
+    "Slots that there are; at Prefect concurrency_limit of the queue, at cloro concurrency.max. Absent where"
+    " there is no limit or it is unknown.",
+    _QUEUE,
+)
+QUEUE_USAGE_KNOWN = Family(
+    "concurrency_queue_usage_known",
+    "gauge",
+    "Whether upstream said how many slots are taken (1) or could not (0), as with a null concurrency of cloro;"
+    " then the queue has no samples of slots.",
+    _QUEUE,
+)
+QUEUE_QUEUED_TASKS = Family(
+    "concurrency_queue_queued_tasks",
+    "gauge",
+    "Tasks that wait and could be started now, by priority; at cloro priorityBreakdown, where the highest number goes"
+    " first, and unknown is what queuedTasks counts beyond it; at Prefect runs in SCHEDULED that are due or"
+    " AwaitingConcurrencySlot, by priority of their queue, where the lowest number goes first.",
+    (*_QUEUE, "priority"),
+)
+QUEUE_WAITING_TASKS = Family(
+    "concurrency_queue_waiting_tasks",
+    "gauge",
+    "The queued tasks by their state; at Prefect state_name of the runs. Runs that are scheduled for later are not"
+    " among them.",
+    (*_QUEUE, "state"),
+)
+QUEUE_WAITING_DURATION_MAX = Family(
+    "concurrency_queue_waiting_duration_max_seconds",
+    "gauge",
+    "How long the longest waiting of the queued tasks could have been started, by upstream's clock; at Prefect since"
+    " next_scheduled_start_time of the run, or expected_start_time if it is AwaitingConcurrencySlot. Absent while"
+    " nothing waits.",
+    _QUEUE,
+)
+QUEUE_LAST_POLLED = Family(
+    "concurrency_queue_last_polled_timestamp_seconds",
+    "gauge",
+    "When a worker last asked the queue for work; last_polled of Prefect's work queue. Absent if none ever has.",
+    _QUEUE,
+)
+QUEUE_PROCESSING_TASKS = Family(
+    "concurrency_queue_processing_tasks",
+    "gauge",
+    "Tasks that are being worked on; at Prefect the holders of a slot in RUNNING, at cloro processingTasks.",
+    _QUEUE,
+)
+QUEUE_SLOT_HOLDERS = Family(
+    "concurrency_queue_slot_holders",
+    "gauge",
+    "Runs that hold a slot of the queue, by state_type in Prefect's concurrency_status of the queue.",
+    (*_QUEUE, "state"),
+)
+QUEUE_STATE_DURATION = Family(
+    "concurrency_queue_state_duration_seconds",
+    "gaugehistogram",
+    "How long the holders have been in their present state, now and by upstream's clock; at Prefect"
+    " time_in_current_state of the queue's flow_runs. Absent while no holder is in the state.",
+    (*_QUEUE, "state"),
+    buckets=(5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600),
+)
+QUEUE_STATE_DURATION_MAX = Family(
+    "concurrency_queue_state_duration_max_seconds",
+    "gauge",
+    "The longest that a holder has been in its present state, by upstream's clock; at Prefect the greatest"
+    " time_in_current_state of the queue's flow_runs. Absent while no holder is in the state.",
+    (*_QUEUE, "state"),
+)
+QUEUE_PAUSED = Family(
+    "concurrency_queue_paused",
+    "gauge",
+    "Whether the queue hands out nothing; at Prefect is_paused of the queue.",
+    _QUEUE,
+)
+QUEUE_INFO = Family(
+    "concurrency_queue_info",
+    "info",
+    "What the queue is, to join on; at Prefect id and priority (the lowest number goes first) of the queue.",
+    (*_QUEUE, "id", "priority"),
+)
+POOL_ACTIVE_SLOTS = Family(
+    "concurrency_pool_active_slots",
+    "gauge",
+    "Slots of the pool taken now; active_slots of Prefect's work pool, which counts runs in PENDING and RUNNING"
+    " only. Absent where the pool has no limit.",
+    _POOL,
+)
+POOL_SLOT_LIMIT = Family(
+    "concurrency_pool_slot_limit",
+    "gauge",
+    "Slots that the pool has; concurrency_limit of Prefect's work pool. Absent where there is no limit.",
+    _POOL,
+)
+POOL_PAUSED = Family(
+    "concurrency_pool_paused",
+    "gauge",
+    "Whether the pool hands out nothing; is_paused of Prefect's work pool.",
+    _POOL,
+)
+POOL_INFO = Family(
+    "concurrency_pool_info",
+    "info",
+    "What the pool is, to join on; id and type of Prefect's work pool.",
+    (*_POOL, "id", "pool_type"),
+)
+
+POOL_STATUS = Family(
+    "concurrency_pool_status",
+    "gauge",
+    "Whether the pool has this status, 1 for the one that it has; status of Prefect's work pool.",
+    (*_POOL, "status"),
+)
+POOL_WORKERS = Family(
+    "concurrency_pool_workers",
+    "gauge",
+    "Workers of the pool, by status of Prefect's worker. A service of the server sets OFFLINE after missed heartbeats;"
+    " where that does not run, only the newest heartbeat tells.",
+    (*_POOL, "status"),
+)
+POOL_LAST_HEARTBEAT = Family(
+    "concurrency_pool_last_heartbeat_timestamp_seconds",
+    "gauge",
+    "When the newest heartbeat of the pool's workers came; the greatest last_heartbeat_time of Prefect's workers.",
+    _POOL,
+)
+LIMIT_ACTIVE_SLOTS = Family(
+    "concurrency_limit_active_slots",
+    "gauge",
+    "Slots taken now of a limit that is no queue; active_slots of Prefect's concurrency limit, after its decay. A"
+    " deployment is named by its flow and its name.",
+    _LIMIT,
+)
+LIMIT_SLOTS = Family(
+    "concurrency_limit_slots",
+    "gauge",
+    "Slots that a limit has which is no queue; limit of Prefect's concurrency limit.",
+    _LIMIT,
+)
+LIMIT_SLOT_DECAY = Family(
+    "concurrency_limit_slot_decay_per_second",
+    "gauge",
+    "Slots that the limit gives back by itself each second; slot_decay_per_second of Prefect's concurrency limit.",
+    _LIMIT,
+)
+LIMIT_ACTIVE = Family(
+    "concurrency_limit_active",
+    "gauge",
+    "Whether the limit is enforced; active of Prefect's concurrency limit.",
+    _LIMIT,
+)
+LIMIT_INFO = Family(
+    "concurrency_limit_info",
+    "info",
+    "What the limit is, to join on; id of Prefect's concurrency limit.",
+    (*_LIMIT, "id"),
+)
+
+OBSERVED: Final = (
+    QUEUE_ACTIVE_SLOTS,
+    QUEUE_SLOT_LIMIT,
+    QUEUE_USAGE_KNOWN,
+    QUEUE_QUEUED_TASKS,
+    QUEUE_WAITING_TASKS,
+    QUEUE_WAITING_DURATION_MAX,
+    QUEUE_PROCESSING_TASKS,
+    QUEUE_SLOT_HOLDERS,
+    QUEUE_STATE_DURATION,
+    QUEUE_STATE_DURATION_MAX,
+    QUEUE_PAUSED,
+    QUEUE_LAST_POLLED,
+    QUEUE_INFO,
+    POOL_ACTIVE_SLOTS,
+    POOL_SLOT_LIMIT,
+    POOL_PAUSED,
+    POOL_STATUS,
+    POOL_WORKERS,
+    POOL_LAST_HEARTBEAT,
+    POOL_INFO,
+    LIMIT_ACTIVE_SLOTS,
+    LIMIT_SLOTS,
+    LIMIT_SLOT_DECAY,
+    LIMIT_ACTIVE,
+    LIMIT_INFO,
+)
+
+
+def _known(family: Family, value: float | None, *labels: str) -> Iterator[Sample]:
+    """The sample, unless upstream does not say."""
+    if value is not None:
+        yield family.sample(value, *labels)
+
+
+def queue_samples(queue: Queue, source: tuple[str, str]) -> Iterator[Sample]:
+    """What is known of a queue; `source` is the values of `SOURCE`."""
+    labels = (*source, queue.pool, queue.name)
+    yield from _known(QUEUE_USAGE_KNOWN, queue.usage_known, *labels)
+    yield from _known(QUEUE_ACTIVE_SLOTS, queue.active_slots, *labels)
+    yield from _known(QUEUE_SLOT_LIMIT, queue.slot_limit, *labels)
+    yield from _known(QUEUE_PROCESSING_TASKS, queue.processing, *labels)
+    yield from _known(QUEUE_PAUSED, queue.paused, *labels)
+    yield from _known(QUEUE_LAST_POLLED, queue.last_polled, *labels)
+    for priority, tasks in queue.queued.items():
+        yield QUEUE_QUEUED_TASKS.sample(tasks, *labels, priority)
+    for state, tasks in queue.waiting.items():
+        yield QUEUE_WAITING_TASKS.sample(tasks, *labels, state)
+    yield from _known(QUEUE_WAITING_DURATION_MAX, queue.longest_wait, *labels)
+    for state, durations in queue.holders.items():
+        yield QUEUE_SLOT_HOLDERS.sample(durations.holders, *labels, state)
+        if durations.seconds:
+            yield QUEUE_STATE_DURATION.sample(durations.seconds, *labels, state)
+            yield QUEUE_STATE_DURATION_MAX.sample(max(durations.seconds), *labels, state)
+    if queue.id:
+        priority = "" if queue.priority is None else str(queue.priority)
+        yield QUEUE_INFO.sample(1, *labels, queue.id, priority)
+
+
+def pool_samples(pool: Pool, source: tuple[str, str]) -> Iterator[Sample]:
+    """What is known of a pool; `source` is the values of `SOURCE`."""
+    labels = (*source, pool.name)
+    yield from _known(POOL_ACTIVE_SLOTS, pool.active_slots, *labels)
+    yield from _known(POOL_SLOT_LIMIT, pool.slot_limit, *labels)
+    yield from _known(POOL_PAUSED, pool.paused, *labels)
+    if pool.status:
+        has = pool.status if pool.status in _POOL_STATUSES else "unknown"
+        for status in dict.fromkeys((*_POOL_STATUSES, has)):
+            yield POOL_STATUS.sample(status == has, *labels, status)
+    if pool.workers:
+        for status, workers in pool.workers.by_status.items():
+            yield POOL_WORKERS.sample(workers, *labels, status)
+        yield from _known(POOL_LAST_HEARTBEAT, pool.workers.last_heartbeat, *labels)
+    if pool.id:
+        yield POOL_INFO.sample(1, *labels, pool.id, pool.kind)
+
+
+def limit_samples(limit: Limit, source: tuple[str, str]) -> Iterator[Sample]:
+    """What is known of a limit; `source` is the values of `SOURCE`."""
+    labels = (*source, limit.name, limit.kind)
+    yield LIMIT_ACTIVE_SLOTS.sample(limit.active_slots, *labels)
+    yield LIMIT_SLOTS.sample(limit.slot_limit, *labels)
+    yield LIMIT_SLOT_DECAY.sample(limit.slot_decay, *labels)
+    yield LIMIT_ACTIVE.sample(limit.active, *labels)
+    yield LIMIT_INFO.sample(1, *labels, limit.id)
