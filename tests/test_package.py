@@ -2,6 +2,7 @@
 
 import os
 import re
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -10,12 +11,15 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import bcrypt
 import httpx
 import pytest
+from packaging.requirements import Requirement
 
 from exporter import __version__
 from exporter.model import OUTCOMES
-from tests.harness.process import answers, free_port, running
+from tests.harness.certificates import authority, certificate
+from tests.harness.process import accepts, free_port, running
 from tests.harness.programs import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -103,17 +107,58 @@ def pipx(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list
         yield [sys.executable, "-m", "pipx", "run", "--quiet", "--spec", str(wheel), "concurrency-exporter"]
 
 
+@pytest.fixture(scope="module")
+def lowest(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command in an environment that has the lowest version of each dependency that pyproject.toml allows."""
+    folder = tmp_path_factory.mktemp("lowest")
+    pins = {
+        f"{requirement.name}=={specifier.version}"
+        for requirement in map(Requirement, PROJECT["dependencies"])
+        for specifier in requirement.specifier
+        if specifier.operator == ">="
+    }
+    assert len(pins) == len(PROJECT["dependencies"]), "a dependency without a lower bound"
+    constraints = folder / "constraints.txt"
+    constraints.write_text("\n".join(sorted(pins)))
+    environment = folder / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True, timeout=60)
+    pip = [sys.executable, "-m", "pip", "--python", str(environment)]
+    done = subprocess.run(
+        [*pip, "install", "--quiet", "--no-compile", f"--constraint={constraints}", str(wheel)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [str(environment / "bin" / "concurrency-exporter")]
+
+
 @pytest.mark.servers  # it asks the package index for what the exporter depends on
-def test_it_runs_without_the_checkout(pipx: list[str], tmp_path: Path) -> None:
-    done = subprocess.run([*pipx, "--version"], capture_output=True, text=True, check=False, timeout=240)
+@pytest.mark.parametrize("installed", ["pipx", "lowest"])
+def test_it_runs_without_the_checkout(installed: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    program: list[str] = request.getfixturevalue(installed)
+    done = subprocess.run([*program, "--version"], capture_output=True, text=True, check=False, timeout=240)
     assert done.stdout.startswith(f"concurrency-exporter {__version__} "), done.stdout + done.stderr
+    # With TLS and a password, each of its dependencies has something to do.
+    trusted = ssl.create_default_context(cafile=authority(tmp_path))
+    certificate(tmp_path, "server")
+    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+    web = tmp_path / "web.yml"
+    web.write_text(
+        f"tls_server_config: {{cert_file: server.pem, key_file: server.key}}\nbasic_auth_users: {{scraper: {hashed}}}\n"
+    )
     port = free_port()
-    command = [*pipx, "--demo", f"--web.listen-address=127.0.0.1:{port}"]
+    command = [*program, "--demo", f"--web.listen-address=127.0.0.1:{port}", f"--web.config.file={web}"]
     with running(command, log=tmp_path / "log", env=dict(os.environ)) as process:
-        process.wait_until(answers(f"http://127.0.0.1:{port}/-/ready"), what="it is ready", timeout=60)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        process.wait_until(accepts(port), what="it listens", timeout=60)
+        with httpx.Client(
+            base_url=f"https://127.0.0.1:{port}", trust_env=False, verify=trusted, auth=("scraper", "secret")
+        ) as client:
+            process.wait_until(lambda: client.get("/-/ready").is_success, what="it is ready", timeout=60)
             status, metrics = client.get("/"), client.get("/metrics")
     assert status.status_code == metrics.status_code == 200
     assert "cloro-demo" in status.text
     assert 'concurrency_exporter_source_up{source="prefect-demo",system="prefect"} 1.0' in metrics.text
     assert all(f'outcome="{outcome}"' in metrics.text for outcome in OUTCOMES)
+    assert "level=warning" not in process.log_text()
