@@ -6,7 +6,7 @@ from typing import Final
 
 from exporter.clock import Clock
 from exporter.exposition import Body, Format, render
-from exporter.model import Durations, Limit, Pool, Queue, Snapshot, Workers
+from exporter.model import Durations, Limit, Pool, Queue, RateLimit, Snapshot, Workers
 from exporter.sources.prefect.backlog import WAITING_STATES
 from exporter.sources.prefect.slots import HOLDING_STATES
 from exporter.store import Published, Store
@@ -64,6 +64,8 @@ def series(*queues: Queue, pools: Iterable[Pool] = (), limits: Iterable[Limit] =
 def things() -> list[tuple[str, str, int]]:
     """What there can be at upstreams, a letter for how many of it there are, and how many series each makes."""
     holding = series(BUSY) - series(replace(BUSY, holders=_NONE))
+    source = of_a_source(Snapshot())
+    rate_limit = of_a_source(Snapshot(rate_limit=RateLimit(100, 50))) - source
     return [
         ("queues of Prefect", "Q", series(IDLE)),
         ("those that have a limit", "L", series(LIMITED) - series(IDLE)),
@@ -71,20 +73,20 @@ def things() -> list[tuple[str, str, int]]:
         ("states that holders are in, 0 to 3 for each queue", "H", holding),
         ("pools, with a limit and workers", "P", series(pools=[POOL])),
         ("other limits of Prefect", "G", series(limits=[LIMIT])),
-        ("organizations of cloro", "C", series(CLORO)),
-        ("sources, whatever is in them", "S", of_a_source()),
+        ("organizations of cloro, with their rate limits", "C", series(CLORO) + rate_limit),
+        ("sources, whatever is in them", "S", source),
     ]
 
 
-def of_a_source() -> int:
-    """The series that tell of the exporter's work on one source, without those of its requests."""
+def of_a_source(snapshot: Snapshot) -> int:
+    """The series that tell of the exporter's work on one source that has this, without those of its requests."""
     clock = Clock()
     store = Store(clock)
     telemetry = Telemetry(store, clock)
     store.add("production", "prefect")
     telemetry.add("production", "prefect")
-    rendered = render(Snapshot(), source="production", system="prefect", max_series=1)
-    store.succeed("production", Published(Snapshot(), rendered, clock.now(), clock.monotonic() + 60), 1.0)
+    rendered = render(snapshot, source="production", system="prefect", max_series=1)
+    store.succeed("production", Published(snapshot, rendered, clock.now(), clock.monotonic() + 60), 1.0)
     return sum(b'source="production"' in line for line in telemetry.render(Format.CLASSIC).splitlines())
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from exporter.sources.settings import BasicAuth
 from exporter.store import Store
 from exporter.telemetry import Telemetry
 from tests.harness.documents import anchors, blocks
+from tests.harness.exporter import exporter
 from tests.harness.programs import ROOT
 
 DOCUMENTS = generate.documents()
@@ -135,6 +137,27 @@ def test_a_poll_costs_what_the_documents_say() -> None:
 
     later = 1 + 1 + 2 + 2 + 1 + 4
     assert asyncio.run(requests()) == [later - 1 + 4 + 2, later, later]
+
+
+def test_the_demo_adds_what_the_documents_say(tmp_path: Path) -> None:
+    with exporter(tmp_path, "--demo") as running:
+        found = running.series()
+    names = Counter(name for name, labels in found if "source" in dict(labels))
+    del names["concurrency_exporter_upstream_requests_total"]
+    count = {
+        "Q": names["concurrency_queue_info"],
+        "L": names["concurrency_queue_slot_limit"] - 1,  # cloro's
+        "W": names["concurrency_queue_waiting_duration_max_seconds"],
+        "H": names["concurrency_queue_state_duration_max_seconds"],
+        "P": names["concurrency_pool_info"],
+        "G": names["concurrency_limit_info"],
+        "C": 1,
+        "S": 2,
+    }
+    assert all(count.values())
+    of_pools_without_limit = 2 * (count["P"] - names["concurrency_pool_slot_limit"])
+    assert of_pools_without_limit
+    assert names.total() == sum(each * count[letter] for _, letter, each in cost.things()) - of_pools_without_limit
 
 
 def test_no_queue_makes_more_series_than_the_documents_say() -> None:
