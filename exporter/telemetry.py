@@ -155,7 +155,7 @@ class Telemetry:
         GCCollector(registry=self._process)
 
     def _gauge(self, family: Family) -> Gauge:
-        return Gauge(family.basename, family.help, family.labels, registry=self._exporter)
+        return Gauge(family.basename, family.help, family.labels, unit=family.unit, registry=self._exporter)
 
     def config_read(self, *, success: bool) -> None:
         """The configuration was read, and is in use if that was a success."""
@@ -260,12 +260,13 @@ class _Counts:
             POLL_DURATION.basename,
             POLL_DURATION.help,
             POLL_DURATION.labels,
+            unit=POLL_DURATION.unit,
             buckets=POLL_DURATION.buckets,
             registry=self.registry,
         )
 
     def _counter(self, family: Family) -> Counter:
-        return Counter(family.basename, family.help, family.labels, registry=self.registry)
+        return Counter(family.basename, family.help, family.labels, unit=family.unit, registry=self.registry)
 
 
 def _revision() -> str:

@@ -7,11 +7,14 @@ from typing import Any, get_args
 import pytest
 from prometheus_client import Metric
 
+from exporter.clock import Clock
+from exporter.exposition import Format
 from exporter.family import Family, FamilyError, Kind
 from exporter.metrics import OBSERVED
 from exporter.sources import cloro
 from exporter.sources.prefect import api as prefect_api
-from exporter.telemetry import OWN
+from exporter.store import Store
+from exporter.telemetry import OWN, Telemetry
 
 HELP = "What it is."
 FAMILIES = (*OBSERVED, *OWN)
@@ -213,6 +216,14 @@ def test_what_is_observed_tells_its_source(family: Family) -> None:
 def test_what_the_exporter_tells_of_itself(family: Family) -> None:
     assert family.name.startswith("concurrency_exporter_")
     assert family.labels[:2] == ("source", "system") or "source" not in family.labels
+
+
+def test_openmetrics_has_the_unit_of_every_family() -> None:
+    clock = Clock()
+    own = Telemetry(Store(clock), clock).render(Format.OPENMETRICS)
+    observed = Format.OPENMETRICS.encode(map(_one, OBSERVED))
+    units = dict(re.findall("^# UNIT (concurrency_.*) (.*)$", (observed + own).decode(), re.MULTILINE))
+    assert units == {family.basename: family.unit for family in FAMILIES if family.unit}
 
 
 def _fields(module: object) -> set[str]:
