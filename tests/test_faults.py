@@ -696,6 +696,7 @@ async def test_a_part_of_prefect_fails_the_whole_poll(
         assert state.failure
         assert (state.outcome, state.failure.reason) == ("failure", reason)
         assert says in state.failure.message
+        assert upstream.url in state.failure.message
         assert len(upstream.requests) <= requests
         assert await exporter.own("source_up") == 0
         assert await exporter.own("poll_errors_total", reason=reason) == 1

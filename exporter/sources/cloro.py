@@ -3,10 +3,11 @@
 from collections import Counter
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, model_validator
+from pydantic_core import PydanticCustomError
 
 from exporter.model import Queue, Snapshot
-from exporter.sources.base import Contract, Count, CountRequest, Rows, Source, SourceConfig, SourceError
+from exporter.sources.base import Contract, Count, CountRequest, Rows, Source, SourceConfig
 from exporter.sources.client import Client
 from exporter.sources.settings import HttpUrl
 
@@ -50,6 +51,13 @@ class _PriorityCount(Contract):
     count: Count
 
 
+def _each_once(levels: list[_PriorityCount]) -> list[_PriorityCount]:
+    times = Counter(level.priority for level in levels)
+    if twice := [priority for priority, count in times.items() if count > 1]:
+        raise PydanticCustomError("duplicate", "it names the priority {priority} twice", {"priority": twice[0]})
+    return levels
+
+
 class _Concurrency(Contract):
     used: Count
     max: Count
@@ -64,7 +72,7 @@ class _AsyncStatus(Contract):
 
     queuedTasks: Count  # noqa: N815
     processingTasks: Count  # noqa: N815
-    priorityBreakdown: Rows[_PriorityCount] = Field(default=[])  # noqa: N815
+    priorityBreakdown: Annotated[Rows[_PriorityCount], AfterValidator(_each_once)] = Field(default=[])  # noqa: N815
     concurrency: _Concurrency | None
 
 
@@ -104,9 +112,6 @@ class CloroSource:
 
 def _by_priority(status: _AsyncStatus) -> dict[str, int]:
     """Queued tasks by priority: all of the levels, and what upstream counts but does not break down as `unknown`."""
-    levels = Counter(level.priority for level in status.priorityBreakdown)
-    if twice := [level for level, times in levels.items() if times > 1]:
-        raise SourceError("contract", f"GET /v1/async/status: priorityBreakdown names the priority {twice[0]} twice")
     counts = {level.priority: level.count for level in status.priorityBreakdown}
     queued = {str(priority): counts.get(priority, 0) for priority in _PRIORITIES}
     if (rest := status.queuedTasks - sum(counts.values())) > 0:

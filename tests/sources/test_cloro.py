@@ -229,4 +229,5 @@ async def test_a_breach_of_the_contract_is_named(
     (state,) = store.states()
     assert state.failure
     assert state.failure.reason == "contract"
+    assert f"GET {upstream.url}/v1/async/status: contract broken at " in state.failure.message
     assert where in state.failure.message

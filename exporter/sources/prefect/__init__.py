@@ -132,7 +132,7 @@ class PrefectSource:
         part = partial(self._part, missing, start + self._config.timeout * _PARTS_SHARE)
         await self._support.check()
         pools = [pool for pool in await self._discovery.pools() if self._config.pools.admits(pool.name)]
-        refuse_twins((pool.name for pool in pools), "two pools {!r}")
+        refuse_twins(self._api.url, (pool.name for pool in pools), "two pools {!r}")
         found = await self._discovered(pools)
         missing += found.unreadable
         owned = {pool_id: pool for pool_id, pool in found.pools.items() if self._owns("pool", pool.name)}
@@ -182,7 +182,9 @@ class PrefectSource:
             if self._config.queues.admits(queue.name) and self._owns("queue", found.pool_of(queue).name, queue.name)
         ]
         refuse_twins(
-            ((queue.name, found.pool_of(queue).name) for queue in admitted), "two queues {0[0]!r} in the pool {0[1]!r}"
+            self._api.url,
+            ((queue.name, found.pool_of(queue).name) for queue in admitted),
+            "two queues {0[0]!r} in the pool {0[1]!r}",
         )
         return Discovered(found.pools, admitted, found.unreadable)
 

@@ -196,6 +196,7 @@ class Api:
             explain=_explain,
             count_request=count_request,
         )
+        self.url = config.url
         self.page_size = DEFAULT_PAGE_SIZE
         # A token belongs to a client id, and a new one ends the old: no two processes may share the id.
         self._csrf_client = str(uuid.uuid4())
@@ -237,10 +238,12 @@ class Api:
             if len(rows) < self.page_size:
                 return
             if seen.issuperset(row.id for row in rows):
-                raise SourceError("contract", f"POST {endpoint}: the page at offset {offset} repeats those before it")
+                raise SourceError(
+                    "contract", f"POST {self.url}{endpoint}: the page at offset {offset} repeats those before it"
+                )
             seen.update(row.id for row in rows)
             offset += len(rows)
-        raise SourceError("too_large", f"POST {endpoint}: the listing does not end after {MAX_PAGES} pages")
+        raise SourceError("too_large", f"POST {self.url}{endpoint}: the listing does not end after {MAX_PAGES} pages")
 
     async def sweep(
         self, endpoint: str, contract: TypeAdapter[list[R]], body: Mapping[str, Any]
@@ -291,7 +294,7 @@ class Api:
             runs |= {run["id"]: run for run in status.flow_runs}
             if page >= status.pages or not status.flow_runs:
                 return status, list(runs.values())
-        raise SourceError("too_large", f"POST {endpoint} of queue {queue}: more than {MAX_PAGES} pages")
+        raise SourceError("too_large", f"POST {self.url}{endpoint} of queue {queue}: more than {MAX_PAGES} pages")
 
     async def post(self, endpoint: str, contract: TypeAdapter[T], body: Mapping[str, Any], **path: str) -> Answer[T]:
         """One request; a CSRF token is fetched when the server first asks for one, and when it expires."""

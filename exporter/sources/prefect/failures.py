@@ -19,10 +19,10 @@ def left_out(error: SourceError, part: Part, pool: str = "", queue: str = "") ->
     return Unreadable(part, error.reason, str(error), pool, queue)
 
 
-def refuse_twins(names: Iterable[H], message: str) -> None:
-    """Raise `SourceError` where two things have one name: it is what tells their series apart."""
+def refuse_twins(url: str, names: Iterable[H], message: str) -> None:
+    """Raise `SourceError` where the server at `url` has two things of one name: it tells their series apart."""
     seen: set[H] = set()
     for name in names:
         if name in seen:
-            raise SourceError("contract", f"the server lists {message.format(name)}")
+            raise SourceError("contract", f"{url} lists {message.format(name)}")
         seen.add(name)

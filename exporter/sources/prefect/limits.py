@@ -26,7 +26,9 @@ class Limits:
         rows = [row for row in listed if self.admits(row.name)]
         await self._learn_names([deployment for row in rows if (deployment := _deployment(row))])
         limits = tuple(self._limit(row) for row in rows)
-        refuse_twins(((limit.kind, limit.name) for limit in limits), "two limits {0[1]!r} of the kind {0[0]}")
+        refuse_twins(
+            self.api.url, ((limit.kind, limit.name) for limit in limits), "two limits {0[1]!r} of the kind {0[0]}"
+        )
         return limits
 
     async def _learn_names(self, deployments: list[uuid.UUID]) -> None:
