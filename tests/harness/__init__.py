@@ -1,1 +1,1 @@
-"""Real servers for the tests, started, seeded and read without any code of the exporter."""
+"""What tests are made of: real servers, fakes that speak HTTP over a socket, readers of rules, dashboards and docs."""

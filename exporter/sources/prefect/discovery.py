@@ -17,7 +17,7 @@ _WORTH_IT: Final = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """The pools that are read, the queues of each by the pool's id, and the pools whose queues could not be listed."""
+    """The pools that are read, by their ids; their queues; and the pools whose queues could not be listed."""
 
     pools: dict[uuid.UUID, WorkPool]
     queues: list[WorkQueue]
