@@ -16,11 +16,12 @@ from exporter import __version__
 from exporter.clock import Clock
 from exporter.exposition import Body, Format, render
 from exporter.guard import guarded
-from exporter.model import Pool, Queue, RateLimit, Snapshot, Unreadable
+from exporter.model import OUTCOMES, REASONS, Pool, Queue, RateLimit, Snapshot, Unreadable
 from exporter.shard import Shard
 from exporter.store import Failure, Published, Store
 from exporter.telemetry import Telemetry
 from exporter.web import Reload, application
+from tests.harness.exporter import series
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
@@ -159,6 +160,23 @@ async def test_metrics(exporter: Exporter, accept: str, content_type: str, accep
         assert (
             len(gzip.compress(response.content)) / 2 < int(response.headers["Content-Length"]) < len(response.content)
         )
+
+
+async def test_before_the_first_poll_nothing_is_up_and_every_counter_is_there_at_zero(exporter: Exporter) -> None:
+    found = series((await exporter.get("/metrics?source=prod")).text)
+    of_source = {("source", "prod"), ("system", "prefect")}
+    assert found.pop(("concurrency_exporter_source_shards", frozenset({*of_source, ("shard", "0")}))) == 1
+    assert {name for name, _ in found if "poll_duration" not in name} == {
+        "concurrency_exporter_source_up",
+        "concurrency_exporter_polls_total",
+        "concurrency_exporter_poll_errors_total",
+    }
+    assert set(found.values()) == {0}
+    assert ("concurrency_exporter_poll_duration_seconds_count", frozenset(of_source)) in found
+    for outcome in OUTCOMES:
+        assert ("concurrency_exporter_polls_total", frozenset({*of_source, ("outcome", outcome)})) in found
+    for reason in REASONS:
+        assert ("concurrency_exporter_poll_errors_total", frozenset({*of_source, ("reason", reason)})) in found
 
 
 async def test_two_headers_are_one_list(exporter: Exporter) -> None:
