@@ -79,6 +79,7 @@ def _check(flags: argparse.Namespace, load: Load) -> int:
     """Read all files. Raises `ConfigError` with the mistakes of all of them."""
     web = flags.web_config_file
     configuration, _ = _read(load, lambda: web_config.load(web) if web else None)
+    _warn(configuration)
     print(f"{_origin(flags)}: {len(configuration.sources)} source(s), no mistakes")
     if web:
         print(f"{web}: no mistakes")
@@ -229,6 +230,19 @@ async def _configure(poller: Poller, configuration: Config) -> None:
         await poller.configure(configuration.sources)
     except OSError as error:
         raise ConfigError([f"a certificate of tls_config can no longer be used: {error}"]) from None
+    _warn(configuration)
+
+
+def _warn(configuration: Config) -> None:
+    """Tell of settings that work, until something is slow."""
+    for source in configuration.sources:
+        if source.stale_after < source.least_stale_after:
+            log.warning(
+                "stale_after is short: after a poll that overruns interval, good data expires before the next can end",
+                source=source.name,
+                stale_after_seconds=source.stale_after,
+                least_seconds=source.least_stale_after,
+            )
 
 
 def _listen(address: str) -> socket.socket:

@@ -84,7 +84,7 @@ def upstream() -> Iterator[Upstream]:
 
 def times(interval: str) -> dict[str, str]:
     """Polls that follow each other fast, but do not time out on a machine that is busy."""
-    return {"interval": interval} | ({"timeout": "3s", "stale_after": "4s"} if interval.endswith("ms") else {})
+    return {"interval": interval} | ({"timeout": "3s", "stale_after": "6s"} if interval.endswith("ms") else {})
 
 
 def prefect(url: str, name: str = "prod", interval: str = "300ms") -> dict[str, Any]:
@@ -215,6 +215,38 @@ def test_the_check(tmp_path: Path) -> None:
         f"{path}:3: more: unknown key; the keys here are sources",
     ]
     assert run("--config.check", CLORO_API_KEY=SECRET) == (0, "environment: 1 source(s), no mistakes\n", "")
+
+
+SHORT = "stale_after is short: after a poll that overruns interval, good data expires before the next can end"
+
+
+def test_data_that_one_slow_poll_would_let_expire(start: StartExporter, tmp_path: Path, upstream: Upstream) -> None:
+    """With a poll of 3s that overruns an interval of 2s, the next good one may end only after 4s + 3s."""
+
+    def source(stale_after: str) -> dict[str, Any]:
+        return cloro(upstream.url) | {"interval": "2s", "timeout": "3s", "stale_after": stale_after}
+
+    path = configure(tmp_path, source("6999ms"))
+    code, out, err = run("--config.check", "--config.file", str(path))
+    warning = {
+        "level": "warning",
+        "msg": SHORT,
+        "source": "scraper",
+        "stale_after_seconds": "6.999",
+        "least_seconds": "7.0",
+    }
+    assert (code, out) == (0, f"{path}: 1 source(s), no mistakes\n")
+    assert logfmt(err.rstrip()) | warning == logfmt(err.rstrip())
+
+    exporter = start("--config.file", path)
+    assert exporter.process.log_text().count(SHORT) == 1
+    configure(tmp_path, source("7s"))
+    exporter.process.send_signal(signal.SIGHUP)
+    exporter.process.wait_until(lambda: "reloaded" in exporter.process.log_text(), what="it reloads")
+    assert exporter.process.log_text().count(SHORT) == 1
+    configure(tmp_path, source("5s"))
+    exporter.process.send_signal(signal.SIGHUP)
+    exporter.process.wait_until(lambda: exporter.process.log_text().count(SHORT) == 2, what="it warns again")
 
 
 def test_nothing_to_poll() -> None:

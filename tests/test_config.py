@@ -112,6 +112,27 @@ def test_a_timeout_longer_than_the_interval_makes_data_live_longer() -> None:
     assert Config.model_validate({"sources": [source]}).sources[0].stale_after == 180.0
 
 
+@pytest.mark.parametrize(
+    ("interval", "timeout", "least"),
+    [
+        ("30s", "30s", 60.0),
+        ("30s", "20s", 50.0),
+        ("30s", "31s", 91.0),
+        ("30s", "1m", 120.0),
+        ("2s", "6s", 12.0),
+        ("100ms", "300ms", 0.6),
+        ("200ms", "600ms", 1.2),
+        ("100ms", "301ms", 0.701),
+        ("1ms", "1d", 2 * 86400.0),
+    ],
+)
+def test_how_long_data_has_to_live(interval: str, timeout: str, least: float) -> None:
+    source = {"name": "a", "system": "prefect", "url": "http://a", "interval": interval, "timeout": timeout}
+    (configured,) = Config.model_validate({"sources": [source]}).sources
+    assert configured.least_stale_after == pytest.approx(least)
+    assert configured.stale_after >= configured.least_stale_after, "the default is long enough"
+
+
 def test_what_a_file_says_is_what_the_configuration_holds() -> None:
     first, second, third = load(FOLDER / "good.yml").sources
     assert isinstance(first, PrefectConfig)

@@ -1,5 +1,6 @@
 """What every source has: a configuration, a poll that returns a snapshot, and errors with bounded reasons."""
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Protocol, Self, TypeVar
 
@@ -91,7 +92,8 @@ class SourceConfig(Settings):
     timeout: Seconds = Field(default_factory=lambda data: float(data["interval"]))
     """Deadline of a whole poll. One that overruns `interval` skips the polls that fall into it."""
     stale_after: Seconds = Field(default_factory=lambda data: 3 * max(float(data["interval"]), float(data["timeout"])))
-    """Age at which a snapshot is no longer served."""
+    """Age at which a snapshot is no longer served: `interval` and `timeout` together, or more. Where that is too short
+    for a poll that overruns `interval`, a warning names what is long enough."""
     max_series: int = Field(default=100_000, ge=1)
     """Most series that the source adds to `/metrics`: some 4,000 queues. Above it queues are left out, and counted."""
     authorization: Authorization | None = None
@@ -122,6 +124,16 @@ class SourceConfig(Settings):
         return self if shard.owns(self.name) else None
 
     @property
+    def least_stale_after(self) -> float:
+        """Seconds that data has to live to be there until the next poll ends, if both take as long as they may.
+
+        One that overruns `interval` has the polls skipped that fall into it: the next one begins when it has ended and
+        an `interval` is full again.
+        """
+        # Rounded, since 0.3 / 0.1 is more than 3 or less.
+        return math.ceil(round(self.timeout / self.interval, 6)) * self.interval + self.timeout
+
+    @property
     def upstream(self) -> tuple[object, ...]:
         """What tells whose data it is: while it is equal, a snapshot taken with other settings is not another's."""
         return self.system_name, self.url
@@ -141,6 +153,7 @@ class SourceConfig(Settings):
         if self.stale_after < self.interval + self.timeout:
             raise ValueError(
                 f"stale_after ({self.stale_after:g}s) is less than interval + timeout"
-                f" ({self.interval:g}s + {self.timeout:g}s): good data would expire before the next poll can end"
+                f" ({self.interval:g}s + {self.timeout:g}s): good data would expire before the next poll can end;"
+                f" set it to {self.least_stale_after:g}s or more"
             )
         return self
