@@ -114,6 +114,7 @@ def test_an_alert_says_what_a_person_needs(alert: Rule) -> None:
     assert alert.labels.keys() == {"severity"}
     assert alert.labels["severity"] in {"page", "ticket"}
     assert alert.wait
+    assert bool(alert.keeps) == (alert.labels["severity"] == "page"), "a page is not sent anew for a dip"
     assert alert.annotations.keys() == {"summary", "description", "runbook_url", "dashboard_url"}
     texts = alert.annotations
     assert re.fullmatch(r"[A-Z][^{}]+\.", texts["summary"]), "a summary is the same for all of an alert's labels"
@@ -340,12 +341,18 @@ def test_an_alert_goes_to_the_receiver_of_its_severity(alert: Rule) -> None:
     assert receivers(CONFIG, alertname=alert.name, severity=severity, source="s", queue="q") == [severity]
 
 
-def test_one_queue_can_be_silenced_by_a_route(tmp_path: Path) -> None:
+def with_exception(folder: Path) -> Path:
+    """The example with the route that is a comment in it."""
     text = CONFIG.read_text(encoding="utf-8")
     edited = re.sub(r"(?m)^    # (- receiver: nobody|  matchers: )", r"    \1", text)
     assert edited != text
-    config = tmp_path / "alertmanager.yml"
+    config = folder / "alertmanager.yml"
     config.write_text(edited, encoding="utf-8")
+    return config
+
+
+def test_one_queue_can_be_silenced_by_a_route(tmp_path: Path) -> None:
+    config = with_exception(tmp_path)
     silenced = {
         "alertname": "ConcurrencySlotsSaturated",
         "severity": "page",
@@ -356,6 +363,15 @@ def test_one_queue_can_be_silenced_by_a_route(tmp_path: Path) -> None:
     assert receivers(CONFIG, **silenced) == ["page"]
     for label, other in (("queue", "etl"), ("source", "staging"), ("alertname", "ConcurrencyQueueStalled")):
         assert receivers(config, **silenced | {label: other}) == ["page"]
+
+
+@pytest.mark.servers
+def test_a_page_that_goes_nowhere_still_silences_the_tickets_of_its_queue(tmp_path: Path) -> None:
+    """As README and the comment say; who wants the tickets makes an exception of the threshold."""
+    silenced = alert_of("ConcurrencySlotsSaturated", source="production", queue="scratch", resource="queue")
+    ticket = alert_of("ConcurrencyNearLimit", source="production", queue="scratch", resource="queue")
+    with alertmanager(tmp_path, with_exception(tmp_path)) as manager:
+        assert posted(manager, [silenced, ticket])[frozenset(ticket["labels"].items())] == "suppressed"
 
 
 @pytest.mark.servers
@@ -372,15 +388,14 @@ def test_one_queue_can_be_silenced_for_a_while(tmp_path: Path) -> None:
         }
 
 
-def test_notifications_are_grouped_by_source_and_queue() -> None:
-    route = load(CONFIG)["route"]
-    assert route["group_by"] == [*OF_TARGETS, "source", "pool", "queue"]
-    assert not any("group_by" in child for child in route["routes"])
+def matchers_of(route: dict[str, Any]) -> list[str]:
+    """Those of a route and of the routes in it."""
+    return [*route.get("matchers", ()), *(one for child in route.get("routes", ()) for one in matchers_of(child))]
 
 
 def test_alertmanager_matches_what_is_declared() -> None:
     config = load(CONFIG)
-    matchers = [matcher for route in config["route"]["routes"] for matcher in route["matchers"]]
+    matchers = matchers_of(config["route"])
     for rule in config["inhibit_rules"]:
         matchers += rule["source_matchers"] + rule["target_matchers"]
         assert set(rule["equal"]) <= LABELS
@@ -459,6 +474,11 @@ INHIBITED = {
         [alert_of("ConcurrencyQueueStalled", **Q), alert_of("ConcurrencyOldestTaskWaitsTooLong", **Q)],
         [alert_of("ConcurrencySlotsSaturated", **Q), *elsewhere("ConcurrencyQueueStalled", **Q)],
     ),
+    "that nothing starts explains why a task waits": (
+        alert_of("ConcurrencyQueueStalled", **Q),
+        [alert_of("ConcurrencyOldestTaskWaitsTooLong", **Q)],
+        [alert_of("ConcurrencySlotsSaturated", **Q), *elsewhere("ConcurrencyOldestTaskWaitsTooLong", **Q)],
+    ),
     "without any exporter all that is left is old": (
         alert_of("ConcurrencyExporterAbsent"),
         [
@@ -518,3 +538,75 @@ def test_what_follows_from_another_alert_is_not_sent(tmp_path: Path) -> None:
     }
     with alertmanager(tmp_path, config) as manager:
         assert posted(manager, [{"labels": dict(labels)} for labels in expected]) == expected
+
+
+GROUPS = [
+    # One queue, whatever is wrong with it: each has slots of its own. A page and a ticket go to two receivers.
+    ("page", [alert_of("ConcurrencySlotsSaturated", **Q), alert_of("ConcurrencyOldestTaskWaitsTooLong", **Q)]),
+    ("page", [alert_of("ConcurrencySlotsSaturated", **Q | {"queue": "r"})]),
+    ("page", [alert_of("ConcurrencySlotsSaturated", source="s", pool="p", resource="pool")]),
+    (
+        "ticket",
+        [
+            alert_of("ConcurrencyNearLimit", **Q),
+            alert_of("ConcurrencySlotHolderStuck", **Q, state="PENDING"),
+            alert_of("ConcurrencySlotHolderStuck", **Q, state="RUNNING"),
+        ],
+    ),
+    # The queues of one pool, which have the same workers.
+    (
+        "page",
+        [
+            alert_of("ConcurrencyNoWorker", **Q),
+            alert_of("ConcurrencyNoWorker", **Q | {"queue": "r"}),
+            alert_of("ConcurrencyQueueStalled", **Q | {"queue": "t"}),
+        ],
+    ),
+    ("page", [alert_of("ConcurrencyNoWorker", **Q | {"pool": "o"})]),
+    # One source.
+    (
+        "page",
+        [
+            alert_of("ConcurrencySourceDown", source="v", job="j"),
+            alert_of("ConcurrencyDataExpired", source="v", job="j"),
+        ],
+    ),
+    ("page", [alert_of("ConcurrencySourceDown", source="v", job="k")]),
+    # One exporter that had a whole source and a part of two.
+    (
+        "page",
+        [
+            alert_of("ConcurrencyExporterAbsent", job="j", instance="i"),
+            alert_of("ConcurrencyShardMissing", job="j", source="s"),
+            alert_of("ConcurrencyShardMissing", job="j", source="w"),
+        ],
+    ),
+]
+"""Who is told of which alerts in one notification."""
+
+
+@pytest.mark.servers
+def test_one_notification_tells_of_one_cause(tmp_path: Path) -> None:
+    expected = {(to, frozenset(named(alert["labels"]) for alert in alerts)) for to, alerts in GROUPS}
+    with alertmanager(tmp_path, CONFIG) as manager:
+        url = f"http://{manager}/api/v2/alerts"
+        alerts = [alert for _, some in GROUPS for alert in some]
+        httpx.post(url, json=alerts, trust_env=False).raise_for_status()
+
+        def groups() -> set[tuple[str, frozenset[str]]]:
+            answer = httpx.get(f"{url}/groups", trust_env=False).raise_for_status().json()
+            return {
+                (group["receiver"]["name"], frozenset(named(alert["labels"]) for alert in group["alerts"]))
+                for group in answer
+            }
+
+        deadline = time.monotonic() + 30
+        while sum(len(found) for _, found in groups()) < len(alerts):
+            assert time.monotonic() < deadline, groups()
+            time.sleep(0.1)
+        assert groups() == expected
+
+
+def named(labels: dict[str, str]) -> str:
+    """An alert, by its labels, as one text."""
+    return " ".join(f"{name}={labels[name]}" for name in sorted(labels))
