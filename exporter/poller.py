@@ -12,6 +12,7 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.exposition import QueueKey, render
+from exporter.model import Snapshot
 from exporter.schedule import Schedule
 from exporter.settings import Stamps, stamps
 from exporter.shard import WHOLE, Shard
@@ -167,8 +168,16 @@ class Poller:
         self._telemetry.poll_ended(
             name, config.system_name, "partial" if left_out else "success", duration, {one.reason for one in left_out}
         )
+        self._log_missing(polled, snapshot)
+
+    def _log_missing(self, polled: _Polled, snapshot: Snapshot) -> None:
+        """Tell what a good poll did not read, where that has changed."""
+        name, left_out = polled.config.name, snapshot.unreadable
         if snapshot.unsupported != polled.unsupported:
-            log.warning("not supported by this server", source=name, parts=",".join(snapshot.unsupported) or "none")
+            if snapshot.unsupported:
+                log.warning("not supported by this server", source=name, parts=",".join(snapshot.unsupported))
+            else:
+                log.info("everything is supported by this server now", source=name)
             polled.unsupported = snapshot.unsupported
         if left_out:
             first = left_out[0]

@@ -465,7 +465,9 @@ async def test_a_part_that_the_server_does_not_have(part: Part, paths: tuple[str
         fake.faults, fake.version = {}, "3.9.0"
         assert snapshot_of(await exporter.poll()).unsupported == ()
         assert timeless(await exporter.observed()) == whole
-        assert exporter.logs[-1]["parts"] == "none"
+        assert [(log["log_level"], log["event"]) for log in exporter.logs[-1:]] == [
+            ("info", "everything is supported by this server now")
+        ]
         asked(upstream)
         await exporter.poll()
         assert VERSION not in asked(upstream)
