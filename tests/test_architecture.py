@@ -56,3 +56,7 @@ def test_figures_go_one_way() -> None:
         assert before in IMPORTS[after]
     for place, part in enumerate(way):
         assert IMPORTS[part].isdisjoint(way[place:])
+
+
+def test_a_scrape_has_nothing_to_poll_with() -> None:
+    assert _that_import("poller") == {"cli"}
