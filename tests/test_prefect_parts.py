@@ -992,6 +992,90 @@ async def test_a_server_without_date_is_read_by_our_clock() -> None:
     assert abs(before - datetime.now(UTC)) < timedelta(seconds=3)
 
 
+@pytest.mark.parametrize("count", [None, 1000], ids=["sweep", "each"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -2300",
+        "Mon, 01 Jan 0001 00:00:00 GMT",
+        "Mon, 01 Jan 0001 00:00:00 +2300",
+    ],
+)
+async def test_a_date_that_is_no_time_is_none(date: str, count: int | None) -> None:
+    fake = small()
+    if count:
+        fake.faults = {COUNT + OF_BACKLOG: answer(count)}
+
+    def dated(request: Request) -> bytes:
+        head, blank, body = bytes(fake(request)).partition(b"\r\n\r\n")
+        return re.sub(rb"Date: [^\r]*", f"Date: {date}".encode(), head) + blank + body
+
+    async with serve(dated) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        # By the second poll, the first has read the dates.
+        waits = [snapshot_of(await exporter.poll()).queues[1].longest_wait for _ in range(2)]
+    assert waits == [pytest.approx(60, abs=5)] * 2
+
+
+# --- What an upstream can make us keep.
+
+
+async def test_a_name_that_is_too_long_is_not_published() -> None:
+    """A queue's name is in each of its lines: one of some megabytes would be gigabytes of metrics."""
+    fake = small()
+    fake.pools += [pool(18, "p" * 100_000), pool(19, "P" * 1_000)]
+    fake.queues += [
+        queue(28, "q" * 2_000_000, work_pool_id=ident(7)),
+        queue(29, "Q" * 1_000, work_pool_id=ident(7)),
+        queue(30, "of the pool that is left out", work_pool_id=ident(18)),
+    ]
+    fake.limits += [limit(48, "l" * 1_001), limit(49, "L" * 1_000)]
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        state = await exporter.poll()
+        text, page = await exporter.page(), await exporter.page("/")
+    snapshot = snapshot_of(state)
+    assert state.outcome == "partial"
+    assert {one.name for one in snapshot.queues} == {"Q" * 1_000, *(f"q{number}" for number in range(6))}
+    assert {one.name for one in snapshot.pools} == {"P" * 1_000, "a", "b", "c"}
+    assert {one.name for one in snapshot.limits} == {"L" * 1_000, "database", "gpu", "etl/nightly"}
+    message = f"{upstream.url}/api lists a name of more than 1,000 characters, which would be in each of its series"
+    assert [(one.part, one.reason, one.message, one.what) for one in snapshot.unreadable] == [
+        ("queues", "too_large", message, f"the queues of pool '{'p' * 50}…'"),
+        ("queues", "too_large", message, f"queue '{'q' * 50}…' of pool 'a'"),
+        ("limits", "too_large", message, "the limits"),
+    ]
+    assert len(text) + len(page) + len(str(exporter.logs)) < 200_000
+
+
+async def test_a_page_has_no_more_rows_than_were_asked_for() -> None:
+    fake = small(faults={POOLS: answer([pool(1000 + number, f"p{number}") for number in range(201)])})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        state = await exporter.poll()
+    assert state.failure
+    assert (state.failure.reason, state.failure.message) == (
+        "contract",
+        f"POST {upstream.url}/api{POOLS}: a page has 201 rows, and 200 were asked for",
+    )
+
+
+async def test_the_holders_of_a_queue_end() -> None:
+    def endless(request: Request) -> bytes:
+        page = int(request.json["page"])
+        holders = [{"id": f"{page}-{number}"} for number in range(70_000)]
+        counts = {"active_slots": 1, "count": 1, "limit": 200, "pages": 1000, "page": page, "concurrency_limit": 5}
+        return answer({**counts, "flow_runs": holders})
+
+    fake = small(faults={one_status(10): endless})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["queues"]) as exporter:
+        # With six queues and three holders they are swept; of a sweep that fails each queue is asked.
+        fake.faults[RUNS + OF_HOLDERS] = BROKEN
+        snapshot = snapshot_of(await exporter.poll())
+        asked_of_it = [one for one in upstream.requests if one.path == f"/api{one_status(10)}"]
+    (left_out,) = snapshot.unreadable
+    assert (left_out.queue, left_out.reason, len(asked_of_it)) == ("q0", "too_large", 3)
+    assert left_out.message.endswith("more than 200,000 holders")
+
+
 # --- The report.
 
 

@@ -19,7 +19,7 @@ from exporter.sources.prefect.api import WORKERS, Api, WorkPool, WorkQueue, is_d
 from exporter.sources.prefect.backlog import Backlog
 from exporter.sources.prefect.discovery import Discovered, Discovery
 from exporter.sources.prefect.each import each
-from exporter.sources.prefect.failures import left_out, refuse_twins
+from exporter.sources.prefect.failures import is_too_long, left_out, nameless, refuse_twins
 from exporter.sources.prefect.limits import Limits
 from exporter.sources.prefect.slots import Slots
 from exporter.sources.settings import HttpUrl, Regex
@@ -131,7 +131,9 @@ class PrefectSource:
         missing: list[Unreadable] = []
         part = partial(self._part, missing, start + self._config.timeout * _PARTS_SHARE)
         await self._support.check()
-        pools = [pool for pool in await self._discovery.pools() if self._config.pools.admits(pool.name)]
+        admitted = [pool for pool in await self._discovery.pools() if self._config.pools.admits(pool.name)]
+        missing += [nameless(self._api.url, "queues", pool.name) for pool in admitted if is_too_long(pool.name)]
+        pools = [pool for pool in admitted if not is_too_long(pool.name)]
         refuse_twins(self._api.url, (pool.name for pool in pools), "two pools {!r}")
         found = await self._discovered(pools)
         missing += found.unreadable
@@ -139,6 +141,7 @@ class PrefectSource:
         slots_of = await part("queues", lambda: self._slots(found, until)) or {}
         backlog_of = await part("backlog", lambda: self._backlog(found.queues)) or {}
         limits = await part("limits", self._limits.read) or ()
+        missing += [nameless(self._api.url, "limits") for limit in limits if is_too_long(limit.name)]
         workers_of = await part("workers", lambda: self._workers(owned, missing)) or {}
         missing += [one for one in slots_of.values() if isinstance(one, Unreadable)]
         queues = tuple(self._queues(found, slots_of, backlog_of))
@@ -147,7 +150,7 @@ class PrefectSource:
         return Snapshot(
             queues=queues,
             pools=tuple(self._pool(pool, workers_of.get(pool.id)) for pool in owned.values()),
-            limits=limits,
+            limits=tuple(limit for limit in limits if not is_too_long(limit.name)),
             unreadable=tuple(missing),
             unsupported=self._support.missing_parts,
         )
@@ -176,17 +179,24 @@ class PrefectSource:
         if not {"queues", "backlog"}.intersection(self._config.collect):
             return Discovered({pool.id: pool for pool in pools}, [])
         found = await self._discovery.queues(pools)
+        url = self._api.url
         admitted = [
             queue
             for queue in found.queues
             if self._config.queues.admits(queue.name) and self._owns("queue", found.pool_of(queue).name, queue.name)
         ]
+        queues = [queue for queue in admitted if not is_too_long(queue.name)]
         refuse_twins(
-            self._api.url,
-            ((queue.name, found.pool_of(queue).name) for queue in admitted),
+            url,
+            ((queue.name, found.pool_of(queue).name) for queue in queues),
             "two queues {0[0]!r} in the pool {0[1]!r}",
         )
-        return Discovered(found.pools, admitted, found.unreadable)
+        unnamed = [
+            nameless(url, "queues", found.pool_of(queue).name, queue.name)
+            for queue in admitted
+            if is_too_long(queue.name)
+        ]
+        return Discovered(found.pools, queues, (*found.unreadable, *unnamed))
 
     async def _slots(self, found: Discovered, until: float) -> dict[uuid.UUID, Slots | Unreadable | None]:
         """The slots of each queue by the cheaper plan; None of one that was deleted since the queues were listed."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any, Final, NotRequired, TypeVar
 
-from pydantic import AwareDatetime, Field, TypeAdapter, with_config
+from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from exporter.sources.base import Contract, Count, CountRequest, Rows, SourceConfig, SourceError, StatusError
@@ -22,13 +22,22 @@ R = TypeVar("R", bound="Row")
 
 MAX_PAGES: Final = 1_000
 DEFAULT_PAGE_SIZE: Final = 200
+_MAX_HOLDERS: Final = MAX_PAGES * DEFAULT_PAGE_SIZE
+"""Most holders of one queue, of which a page has as many as the server likes."""
+MAX_NAME: Final = 1_000
+"""Most characters of a name that is published: it stands in each of the some 60 lines that a queue has."""
 _CSRF_HEADER: Final = "Prefect-Csrf-Token"
 _PAUSE: Final = 0.5
 """Length of a pause, as a part of the time that the request before it took: the server answers in one process."""
 _SAME_CLOCK: Final = timedelta(seconds=5)
 """A Date that differs by less tells nothing: it is cut to seconds, and old by as long as the server was busy."""
+_SAME_CENTURY: Final = timedelta(days=36_525)
+"""A Date that differs by more is no time, and times a few years from it are none that Python can count."""
 
 Seconds = Annotated[float, Field(ge=-1e15, le=1e15)]
+Name = Annotated[str, AfterValidator(lambda text: text[: MAX_NAME + 1])]
+"""A text that people have chosen. One that is too long to be published is cut, which its length tells: it could take
+all the memory that there is."""
 
 
 class Row(Contract):
@@ -43,18 +52,18 @@ class Row(Contract):
 class WorkPool(Row):
     """One item of `POST /work_pools/filter`. Servers before 3.6.23 have no `active_slots`."""
 
-    name: str
-    type: str
+    name: Name
+    type: Name
     is_paused: bool
     concurrency_limit: Count | None
     active_slots: Count | None = None
-    status: str | None = None
+    status: Name | None = None
 
 
 class WorkQueue(Row):
     """One item of `POST /work_pools/{name}/queues/filter` and of `POST /work_queues/filter`."""
 
-    name: str
+    name: Name
     is_paused: bool
     priority: Annotated[int, Field(ge=0, lt=2**31)]
     concurrency_limit: Count | None
@@ -65,14 +74,14 @@ class WorkQueue(Row):
 class Worker(Row):
     """One item of `POST /work_pools/{name}/workers/filter`."""
 
-    status: str
+    status: Name
     last_heartbeat_time: AwareDatetime | None = None
 
 
 class ConcurrencyLimit(Row):
     """One item of `POST /v2/concurrency_limits/filter`."""
 
-    name: str
+    name: Name
     active: bool
     limit: Count
     active_slots: Count
@@ -82,14 +91,14 @@ class ConcurrencyLimit(Row):
 class Deployment(Row):
     """One item of `POST /deployments/filter`."""
 
-    name: str
+    name: Name
     flow_id: uuid.UUID
 
 
 class Flow(Row):
     """One item of `POST /flows/filter`."""
 
-    name: str
+    name: Name
 
 
 class State(Contract):
@@ -102,9 +111,9 @@ class FlowRun(Row):
     """One item of `POST /flow_runs/filter`. The estimates are made when it is answered, by the server's clock."""
 
     work_queue_id: uuid.UUID | None = None
-    work_queue_name: str | None = None
-    state_type: str | None = None
-    state_name: str | None = None
+    work_queue_name: Name | None = None
+    state_type: Name | None = None
+    state_name: Name | None = None
     state: State | None = None
     start_time: AwareDatetime | None = None
     expected_start_time: AwareDatetime | None = None
@@ -133,8 +142,8 @@ class FlowRunSlotSummary(TypedDict):
     A dictionary, since there may be a million of them, and it is made in half the time of a model.
     """
 
-    id: str
-    state_type: NotRequired[str | None]
+    id: Annotated[str, Field(max_length=100)]
+    state_type: NotRequired[Name | None]
     time_in_current_state: NotRequired[Seconds | None]
 
 
@@ -222,20 +231,24 @@ class Api:
         seen: set[uuid.UUID] = set()
         offset = 0
         for _ in range(MAX_PAGES):
+            size = self.page_size
             try:
-                answer = await self.post(
-                    endpoint, contract, {**(body or {}), "limit": self.page_size, "offset": offset}, **path
-                )
+                answer = await self.post(endpoint, contract, {**(body or {}), "limit": size, "offset": offset}, **path)
             except StatusError as error:
                 # The greatest limit is a setting of the server (PREFECT_SERVER_API_DEFAULT_LIMIT).
                 greatest = re.search(r"must be less than or equal to ([0-9]{1,9})\b", error.detail)
-                if not greatest or not 0 < int(greatest[1]) < self.page_size:
+                if not greatest or not 0 < int(greatest[1]) < size:
                     raise
                 self.page_size = int(greatest[1])
                 continue
-            yield answer
             rows = answer.content
-            if len(rows) < self.page_size:
+            if len(rows) > size:
+                # A listing of such pages could take all the memory that there is.
+                raise SourceError(
+                    "contract", f"POST {self.url}{endpoint}: a page has {len(rows)} rows, and {size} were asked for"
+                )
+            yield answer
+            if len(rows) < size:
                 return
             if seen.issuperset(row.id for row in rows):
                 raise SourceError(
@@ -286,15 +299,18 @@ class Api:
         Runs come and go between two pages: one that moves to the next page is listed twice, and counted once.
         """
         endpoint = "/work_queues/{id}/concurrency_status"
+        what = f"POST {self.url}{endpoint} of queue {queue}"
         runs: dict[str, FlowRunSlotSummary] = {}
         for page in range(1, MAX_PAGES + 1):
             status = (await self.post(endpoint, _CONCURRENCY_STATUS, {"page": page}, id=str(queue))).content
             if "flow_runs" not in status.model_fields_set:
                 return status, None
             runs |= {run["id"]: run for run in status.flow_runs}
+            if len(runs) > _MAX_HOLDERS:
+                raise SourceError("too_large", f"{what}: more than {_MAX_HOLDERS:,} holders")
             if page >= status.pages or not status.flow_runs:
                 return status, list(runs.values())
-        raise SourceError("too_large", f"POST {self.url}{endpoint} of queue {queue}: more than {MAX_PAGES} pages")
+        raise SourceError("too_large", f"{what}: more than {MAX_PAGES} pages")
 
     async def post(self, endpoint: str, contract: TypeAdapter[T], body: Mapping[str, Any], **path: str) -> Answer[T]:
         """One request; a CSRF token is fetched when the server first asks for one, and when it expires."""
@@ -306,8 +322,8 @@ class Api:
                 raise
             await self._renew_csrf_token(token)
             answer = await self._client.post(endpoint, contract, body, **path)
-        if answer.date:
-            self._ahead = answer.date - datetime.now(UTC)
+        if answer.date and abs(ahead := answer.date - datetime.now(UTC)) < _SAME_CENTURY:
+            self._ahead = ahead
         return answer
 
     def now(self) -> datetime:

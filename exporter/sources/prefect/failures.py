@@ -5,11 +5,15 @@ from typing import Final, TypeVar
 
 from exporter.model import Part, Reason, Unreadable
 from exporter.sources.base import SourceError
+from exporter.sources.prefect.api import MAX_NAME
 
 H = TypeVar("H", bound=Hashable)
 
 _WHOLE_SERVER: Final[frozenset[Reason]] = frozenset({"connect", "tls", "auth", "rate_limited"})
 """Reasons that are not the fault of one queue: to go on would only ask a server that refuses again and again."""
+
+_SHOWN_CHARACTERS: Final = 50
+"""What is shown of a name that is too long to be published."""
 
 
 def left_out(error: SourceError, part: Part, pool: str = "", queue: str = "") -> Unreadable:
@@ -17,6 +21,21 @@ def left_out(error: SourceError, part: Part, pool: str = "", queue: str = "") ->
     if error.reason in _WHOLE_SERVER:
         raise error
     return Unreadable(part, error.reason, str(error), pool, queue)
+
+
+def is_too_long(name: str) -> bool:
+    """Whether a name is too long to be published."""
+    return len(name) > MAX_NAME
+
+
+def nameless(url: str, part: Part, *names: str) -> Unreadable:
+    """What is left out since one of its names, of a pool or of a queue and its pool, is too long to be published."""
+    message = f"{url} lists a name of more than {MAX_NAME:,} characters, which would be in each of its series"
+    return Unreadable(part, "too_large", message, *(_short(name) for name in names))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…"
 
 
 def refuse_twins(url: str, names: Iterable[H], message: str) -> None:
