@@ -152,7 +152,7 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
     poller = Poller(store, telemetry, clock, flags.shard)
     file = flags.web_config_file
     configuration, web = _read(
-        load, lambda: web_config.LiveWebConfig(file, telemetry.web_config_read) if file else None
+        load, lambda: web_config.LiveWebConfig(file, telemetry.web_config_read, clock) if file else None
     )
     reloading = asyncio.Lock()
 

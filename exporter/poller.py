@@ -36,6 +36,8 @@ class _Polled:
     """Seconds from the start of a poll to that of the next, if it fails and there is nothing left to serve."""
     certificates: Stamps
     """The files of `tls_config` as they were when the source was built of them."""
+    refused: Stamps | None = None
+    """The same when they last could not be read again."""
     source: Source = field(init=False)
     running: asyncio.Task[None] | None = None
     trouble: object = None
@@ -230,18 +232,21 @@ class Poller:
         return polled.config.build(partial(self._request_sent, polled))
 
     async def _renew(self, polled: _Polled) -> None:
-        """Build the source anew if one of its certificates has changed; what it had before serves until they fit."""
+        """Build the source anew if one of its certificates has changed; what it had before serves until they fit.
+
+        That is tried at each poll: there may have been no file descriptor left to read them with.
+        """
         seen = stamps(polled.certificates)
         if seen == polled.certificates:
             return
-        polled.certificates = seen
         try:
             renewed = await in_thread(self._source, polled)
         except OSError as error:
-            log.warning(
-                "tls_config can't be read again; the old one stays", source=polled.config.name, error=str(error)
-            )
+            write = log.debug if seen == polled.refused else log.warning
+            write("tls_config can't be read again; the old one stays", source=polled.config.name, error=str(error))
+            polled.refused = seen
             return
+        polled.certificates, polled.refused = seen, None
         old, polled.source = polled.source, renewed
         await old.close()
 

@@ -3,6 +3,7 @@
 The format is that of the Prometheus exporter toolkit, see docs/web-configuration.md there.
 """
 
+import math
 import re
 import ssl
 from contextlib import suppress
@@ -13,6 +14,7 @@ import bcrypt
 import structlog
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
+from exporter.clock import Clock
 from exporter.settings import BlankIsAbsent, Stamps, stamps
 from exporter.settings_file import ConfigError, read
 from exporter.tls import TlsServerConfig, current_context
@@ -27,6 +29,8 @@ _HEADERS: Final[dict[str, tuple[str, ...]]] = {
     "X-XSS-Protection": (),
 }
 """The headers that can be set, and their values where only some are good."""
+_RETRY_SECONDS: Final = 10.0
+"""How long after a reading that failed the next one comes, although nothing has changed."""
 _UNITS: Final = {"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9, "h": 3600, "m": 60, "s": 1}
 
 
@@ -135,27 +139,33 @@ class WasRead(Protocol):
 class LiveWebConfig:
     """The file as it is now: it is read again when it, or a file that it names, has changed.
 
-    A file that is wrong changes nothing: what it said before stays in use, and the mistakes are logged. It is not read
-    again either until something changes: that would cost every request and handshake time, whoever they come from.
+    A file that is wrong changes nothing: what it said before stays in use, and the mistakes are logged. It is read
+    again when something changes, or some seconds later: there may have been no file descriptor left to read it with.
+    Not at once: that would cost every request and handshake time, whoever they come from.
     Whether TLS is spoken at all is decided at the start. `was_read` is told of every reading after the first.
     """
 
-    def __init__(self, path: Path, was_read: WasRead) -> None:
+    def __init__(self, path: Path, was_read: WasRead, clock: Clock) -> None:
         """Read the file for the first time. Raises `ConfigError` with all of its mistakes."""
         self._path = path
         self._was_read = was_read
+        self._clock = clock
+        self._again = math.inf
+        """When to read it again although nothing has changed, by the monotonic clock."""
+        self._logged: list[str] = []
         self._seen = _files(path)
         self._config = load(path)
 
     def now(self) -> WebConfig:
         """What the file says."""
-        if stamps(self._seen) != self._seen:
+        changed = stamps(self._seen) != self._seen
+        if changed or self._clock.monotonic() >= self._again:
             try:
                 self.read()
             except ConfigError as error:
-                log.error(  # noqa: TRY400  a user's mistake, not a fault
-                    "web configuration not reloaded; the old one stays", mistakes=error.mistakes
-                )
+                write = log.error if changed or error.mistakes != self._logged else log.debug
+                write("web configuration not reloaded; the old one stays", mistakes=error.mistakes)
+                self._logged = error.mistakes
             else:
                 log.info("web configuration reloaded")
         return self._config
@@ -174,6 +184,7 @@ class LiveWebConfig:
             self._config = config
             good = True
         finally:
+            self._again = math.inf if good else self._clock.monotonic() + _RETRY_SECONDS
             self._was_read(success=good)
 
     def tls(self) -> ssl.SSLContext | None:

@@ -30,7 +30,7 @@ from exporter.server import Server, listen
 from exporter.settings_file import ConfigError
 from exporter.web_config import LiveWebConfig, load
 from tests.harness.certificates import authority, certificate
-from tests.harness.process import Process, free_port, running
+from tests.harness.process import Process, free_port, no_descriptors, running
 from tests.harness.prometheus import PrometheusServer
 
 PASSWORD = "canary-pa55word:with a colon"
@@ -69,7 +69,7 @@ def tls(**more: object) -> dict[str, object]:
 
 
 def live(path: Path) -> LiveWebConfig:
-    return LiveWebConfig(path, lambda *, success: None)  # noqa: ARG005
+    return LiveWebConfig(path, lambda *, success: None, Clock())  # noqa: ARG005
 
 
 async def _answer(request: Request) -> Response:
@@ -632,7 +632,7 @@ def test_what_is_wrong_is_read_once_until_something_changes(file: Callable[..., 
     def was_read(*, success: bool) -> None:
         readings.append(success)
 
-    web = LiveWebConfig(path, was_read)
+    web = LiveWebConfig(path, was_read, Clock())
 
     def becomes(*expected: bool) -> None:
         readings.clear()
@@ -657,6 +657,45 @@ def test_what_is_wrong_is_read_once_until_something_changes(file: Callable[..., 
     becomes(False)
     exchange(path.parent / "server.pem", path.parent / "later.pem")
     becomes(True)
+
+
+@pytest.mark.parametrize("changed", ["file", "certificate"])
+def test_what_can_not_be_read_for_a_passing_reason_is_read_later(file: Callable[..., Path], changed: str) -> None:
+    """Nothing changes when descriptors are to be had again, so that only time can tell."""
+    seconds = 0.0
+    readings: list[bool] = []
+
+    def was_read(*, success: bool) -> None:
+        readings.append(success)
+
+    path = file(tls_server_config=tls(), basic_auth_users={"alice": HASH})
+    web = LiveWebConfig(path, was_read, Clock(monotonic=lambda: seconds))
+    context = web.now().tls_server_config.context
+    if changed == "file":
+        file(tls_server_config=tls(), basic_auth_users={"bob": HASH})
+    else:
+        exchange(path.parent / "server.pem", path.parent / "server.pem")
+    with capture_logs() as logs:
+        for after in (0, 9.9, 10, 19.9, 20):
+            seconds = after
+            with no_descriptors():
+                for _ in range(3):
+                    assert set(web.now().basic_auth_users) == {"alice"}
+                    assert web.now().tls_server_config.context is context
+        assert readings == [False] * 3, "it is not tried all the time"
+        seconds = 29.9
+        assert web.now().tls_server_config.context is context
+        seconds = 30
+        assert set(web.now().basic_auth_users) == {"bob" if changed == "file" else "alice"}
+        assert web.now().tls_server_config.context is not context
+        seconds = 1000
+        web.now()
+    assert readings == [False] * 3 + [True]
+    assert [(entry["log_level"], entry["event"]) for entry in logs] == [
+        ("error", "web configuration not reloaded; the old one stays"),
+        *[("debug", "web configuration not reloaded; the old one stays")] * 2,
+        ("info", "web configuration reloaded"),
+    ]
 
 
 def test_what_changes_while_it_is_read_is_read_again(

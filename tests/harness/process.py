@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -168,3 +169,14 @@ def free_port() -> int:
                 continue
             return port
     raise RuntimeError("no free port in 100 tries")
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """In this process, nothing can be opened. What is known of a file without opening it can still be asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
