@@ -92,7 +92,11 @@ def prefect_server(
     server = PrefectServer(
         tmp_path_factory.mktemp("prefect") / "seeded",
         template=prefect_templates.sqlite(None),
-        settings={"PREFECT_SERVER_API_DEFAULT_LIMIT": str(PAGE_SIZE)},
+        settings={
+            "PREFECT_SERVER_API_DEFAULT_LIMIT": str(PAGE_SIZE),
+            # What would change the scenario after minutes has to do so in the first test that reads it.
+            "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "1",
+        },
     )
     with server:
         seed_scenario(server)

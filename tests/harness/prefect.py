@@ -123,6 +123,8 @@ class PrefectServer:
             "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": "false",
+            # It goes on without the services: after five minutes it ends what is Cancelling.
+            **({} if self._services else {"PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_ENABLED": "false"}),
             **({"PREFECT_API_DATABASE_CONNECTION_URL": self.database_url} if self.database_url else {}),
             **({"PREFECT_SERVER_API_AUTH_STRING": self.auth_string} if self.auth_string else {}),
             **({"PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true"} if self.csrf else {}),
