@@ -85,8 +85,10 @@ class Upstream:
     async def cut(self) -> None:
         """End the connections that there are, in the middle of whatever they do."""
         for task, writer in self._open.items():
-            writer.transport.abort()
-            task.cancel()
+            # One that has ended is here until the loop has told so; before Python 3.11.4 its TLS can't be aborted.
+            if not task.done():
+                writer.transport.abort()
+                task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

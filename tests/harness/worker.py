@@ -67,6 +67,8 @@ class PrefectWorker:
             **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
             "DO_NOT_TRACK": "1",
             "PREFECT_HOME": str(self._home),
+            # It has a folder of a fixed name there, which may be another user's.
+            "TMPDIR": str(self._home),
             "PREFECT_API_URL": self._server.api_url,
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             **({"PREFECT_API_AUTH_STRING": auth} if auth else {}),
