@@ -185,6 +185,13 @@ def test_a_shard_is_the_same_but_for_its_number() -> None:
     assert service["spec"]["clusterIP"] == "None"
 
 
+def test_a_pod_above_the_number_of_shards_does_not_start(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [flag.replace("$(POD_INDEX)", "3") for flag in exporter("sharded")["args"]]
+    with pytest.raises(SystemExit):
+        cli.parser().parse_args(flags)
+    assert "--shard: '3/3' is not of the form I/N" in capsys.readouterr().err
+
+
 def test_the_sidecar_is_one_and_polls_the_server_beside_it() -> None:
     spec = pod("sidecar")["spec"]
     (sidecar,) = spec["initContainers"]
