@@ -7,25 +7,21 @@ from dashboards.panels import (
     ACT,
     BAD,
     CLOSED,
+    FULL_LINE,
     GOOD,
-    NAMED,
     NEAR,
     NO_RULES,
-    RECORDED,
-    RECORDED_QUEUES,
     Column,
     Query,
     board,
     figure,
-    fullest,
     lines,
-    named,
+    queue_columns,
     row,
     rows,
-    to_queue,
 )
+from dashboards.queries import NAMED, RECORDED_POOLS, RECORDED_QUEUES, fullest, named
 
-CHOSEN = f'{RECORDED_QUEUES}, resource="queue"'
 BY = "source, pool, queue"
 NEEDED = 0.1
 """The share of the time for which tasks wait, from which somebody should do something about it."""
@@ -43,7 +39,7 @@ def _quantile(quantile: float, expression: str) -> str:
 
 
 def _of_queues(metric: str) -> str:
-    return f"concurrency:{metric}{{{CHOSEN}}}"
+    return f"concurrency:{metric}{{{RECORDED_QUEUES}}}"
 
 
 UTILIZATION = _of_queues("slot_utilization:ratio")
@@ -57,14 +53,14 @@ FOR_SLOTS = _over_time("avg_over_time", _of_queues("saturated_waiting:bool"))
 # Of what waits, what is held back by slots (of its queue, or of the pool), by something else, or by nothing.
 WAITING = _of_queues("slot_waiting_tasks:sum")
 FULL = f"{_of_queues('saturated:bool')} == 1"
-POOL_FULL = f'concurrency:saturated:bool{{{RECORDED}, pool=~"$pool", resource="pool"}} == 1'
+POOL_FULL = f"concurrency:saturated:bool{{{RECORDED_POOLS}}} == 1"
 HELD_BACK = f"({WAITING} and ({FULL}) or {WAITING} and ignoring (queue, resource) ({POOL_FULL}))"
 NOT_HELD_BACK = f"({WAITING} unless ({FULL}) unless ignoring (queue, resource) ({POOL_FULL}))"
 ELSEWHERE = f"({_of_queues('waiting_tasks:sum')} - ({WAITING} or 0 * {_of_queues('waiting_tasks:sum')}))"
 FOR_WORKERS = _over_time("avg_over_time", f"({NOT_HELD_BACK} or 0 * {WAITING}) > bool 0")
 
 DEMAND = f"({TAKEN} + ({WAITING} or 0 * {TAKEN}))"
-FIVE = f" and on ({BY}) {fullest(CHOSEN, 5)}"
+FIVE = f" and on ({BY}) {fullest(RECORDED_QUEUES, 5)}"
 
 # Busy hours are the p95 of a day. At the limit they can't grow, so a queue that is there has reached it. The trend is
 # that of a week, whatever is shown: what hours tell is the time of day. A queue that is new has none.
@@ -130,9 +126,7 @@ def build() -> Dashboard:
             rows(
                 "Queues by need",
                 "Which queue needs a higher limit, and which needs workers?",
-                Column("Source", label="source", width=115),
-                Column("Pool", label="pool"),
-                Column("Queue", label="queue", link=to_queue()),
+                *queue_columns(115),
                 Column("Limit", LIMIT, width=60),
                 Column("p50", _quantile(0.5, UTILIZATION), unit="percentunit", width=60, decimals=0),
                 Column(
@@ -194,7 +188,7 @@ def build() -> Dashboard:
                 legend_width=510,
                 unit="percentunit",
                 reaches=1,
-                steps=(("transparent", None), (BAD, 1)),
+                steps=FULL_LINE,
                 height=9,
                 empty=NO_RULES,
             )
@@ -204,9 +198,7 @@ def build() -> Dashboard:
                 "When the limit is reached",
                 f"Which queue is next, within {FORESEEN} days, at the trend of the last seven? Those at their limit"
                 " are not here",
-                Column("Source", label="source"),
-                Column("Pool", label="pool"),
-                Column("Queue", label="queue", link=to_queue()),
+                *queue_columns(),
                 Column("Limit", f"{LIMIT} and {REACHED}", width=90),
                 Column("Busy hours", f"max by ({BY}) ({BUSY}) and {REACHED}", unit="percentunit", bar_to=1, decimals=0),
                 Column("Slots more each day", f"{TREND} * 86400 * {LIMIT} and {REACHED}", width=180, decimals=2),
@@ -215,7 +207,7 @@ def build() -> Dashboard:
                 ascending=True,
                 most=10,
                 empty="No queue is growing",
-                height=6,
+                height=7,
             )
         )
         .with_row(row("What if the limit were $what_if?"))
@@ -238,9 +230,7 @@ def build() -> Dashboard:
             rows(
                 "With the other limit",
                 "For how much of the time would it have been full?",
-                Column("Source", label="source"),
-                Column("Pool", label="pool"),
-                Column("Queue", label="queue", link=to_queue()),
+                *queue_columns(),
                 Column("Limit", LIMIT, width=90),
                 Column("Full now", AT_LIMIT, unit="percentunit", width=120, decimals=1),
                 Column(
@@ -254,7 +244,7 @@ def build() -> Dashboard:
                 sort_by="Full then",
                 most=30,
                 empty=NO_RULES,
-                height=9,
+                height=11,
             )
         )
     )

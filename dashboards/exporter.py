@@ -12,7 +12,6 @@ from dashboards.panels import (
     GOOD,
     NEAR,
     NEUTRAL,
-    SCRAPED,
     Column,
     Query,
     board,
@@ -22,6 +21,7 @@ from dashboards.panels import (
     rows,
     timeline,
 )
+from dashboards.queries import SCRAPED
 
 PROCESS = 'job=~"$job", instance=~"$instance"'
 BY = "source, system"
@@ -90,7 +90,7 @@ def build() -> Dashboard:
         )
         .with_panel(
             figure(
-                "Version",
+                "Versions",
                 "How many versions run beside each other?",
                 f"count(count by (version) (concurrency_exporter_build_info{{{PROCESS}}}))",
                 steps=((NEUTRAL, None), (ACT, 2)),
@@ -204,7 +204,6 @@ def build() -> Dashboard:
                 Column(
                     "Series",
                     f'count by ({BY}) ({{__name__=~"concurrency_(queue|pool|limit)_.+", {SCRAPED}}})',
-                    decimals=0,
                 ),
                 Column("Dropped", f"max by ({BY}) ({dropped})", steps=((GOOD, None), (ACT, 1)), decimals=0),
                 sort_by="Series",

@@ -6,38 +6,49 @@ from dashboards.panels import (
     ACT,
     BAD,
     CLOSED,
+    FULL,
     GOOD,
     HELD,
     NEAR,
     NEUTRAL,
     NO_RULES,
-    POOLS,
-    QUEUES,
-    RECORDED,
-    SCRAPED,
     WAIT,
     Column,
     Query,
     board,
     figure,
-    fullest,
-    named,
-    of_queues,
+    figures,
+    queue_columns,
     row,
     rows,
     timeline,
-    to_queue,
+)
+from dashboards.queries import (
+    ALERTED,
+    FREE,
+    LIMIT,
+    OLDEST_WAIT,
+    POOLS,
+    QUEUE,
+    QUEUES,
+    RECORDED,
+    SCRAPED,
+    TAKEN,
+    UTILIZATION,
+    WAITING,
+    fullest,
+    named,
+    of_queues,
 )
 
-UTILIZATION = f"{of_queues('concurrency_queue_active_slots')} / ({of_queues('concurrency_queue_slot_limit')} > 0)"
-WAITING = f"sum without (priority) ({of_queues('concurrency_queue_queued_tasks', ', priority')})"
 SATURATION = {
     "0": ("slots free", GOOD),
     "1": ("nearly full", NEAR),
     "2": ("full", ACT),
     "3": ("full, tasks wait", BAD),
+    "4": ("paused", CLOSED),
 }
-"""What the sum of three conditions means."""
+"""What the sum of three conditions means, where work is handed out at all."""
 SHOWN = f'{RECORDED}, resource=~"queue|pool", pool=~"$pool"'
 ALERT = "severity, alertname, source, pool, queue, limit, kind, state, instance"
 """What tells alerts apart: those of limits have `limit` and `kind`, of holders `state`, of exporters `instance`."""
@@ -45,7 +56,7 @@ ALERT = "severity, alertname, source, pool, queue, limit, kind, state, instance"
 
 def _firing(more: str = "") -> str:
     """Since when each alert fires, in milliseconds."""
-    of = f'alertname=~"Concurrency.+"{more}'
+    of = ALERTED + more
     firing = f'ALERTS_FOR_STATE{{{of}}} and ignoring (alertstate) ALERTS{{{of}, alertstate="firing"}}'
     return f"max by ({ALERT}) ({firing}) * 1000"
 
@@ -58,10 +69,14 @@ def _what(expression: str) -> str:
 
 def build() -> Dashboard:
     """The dashboard."""
+    # Of a pool whose queues are all full nothing waits for its own slots: then the third condition has no sample.
+    saturated = f"concurrency:saturated:bool{{{SHOWN}}}"
     level = (
-        f"(concurrency:slot_utilization:ratio{{{SHOWN}}} >= bool 0.9) + concurrency:saturated:bool{{{SHOWN}}}"
-        f" + concurrency:saturated_waiting:bool{{{SHOWN}}}"
+        f"(concurrency:slot_utilization:ratio{{{SHOWN}}} >= bool 0.9) + {saturated}"
+        f" + (concurrency:saturated_waiting:bool{{{SHOWN}}} or 0 * {saturated})"
     )
+    paused = f"(concurrency:paused:bool{{{SHOWN}}} == 1)"
+    level = f"({level}) unless {paused} or 4 * {paused}"
     shown = f"({level}) and on (source, system, resource, pool, queue) {fullest(SHOWN, 15)}"
     pages_first = f"""{_firing(', severity="page"')} * 2 or {_firing()}"""
     return (
@@ -87,7 +102,7 @@ def build() -> Dashboard:
             figure(
                 "Oldest wait",
                 "For how long has the oldest of them waited?",
-                f"max({of_queues('concurrency_queue_waiting_duration_max_seconds')}) or 0 * count({WAITING})",
+                f"max({OLDEST_WAIT}) or 0 * count({WAITING})",
                 unit="s",
                 steps=WAIT,
                 empty="No queues",
@@ -97,18 +112,22 @@ def build() -> Dashboard:
             figure(
                 "Free slots",
                 "How many slots of limited queues are free?",
-                f"sum(clamp_min({of_queues('concurrency_queue_slot_limit')} -"
-                f" {of_queues('concurrency_queue_active_slots')}, 0))",
+                f"sum({FREE})",
                 steps=((BAD, None), (GOOD, 1)),
                 empty="No limits",
             )
         )
         .with_panel(
-            figure(
+            figures(
                 "Alerts",
                 "How many pages and tickets are open?",
-                f"count({_firing()}) or vector(0)",
-                steps=((GOOD, None), (ACT, 1)),
+                *(
+                    Query(
+                        f"""count({_firing(f', severity="{severity}"')}) or vector(0)""", f"{severity}s", instant=True
+                    )
+                    for severity in ("page", "ticket")
+                ),
+                steps={"pages": ((GOOD, None), (BAD, 1)), "tickets": ((GOOD, None), (ACT, 1))},
             )
         )
         .with_panel(
@@ -124,49 +143,32 @@ def build() -> Dashboard:
         .with_panel(
             rows(
                 "Worst queues first",
-                "Which queues are full, and what waits for them?",
-                Column("Source", label="source", width=115),
-                Column("Pool", label="pool"),
-                Column("Queue", label="queue", link=to_queue()),
-                Column(
-                    "Utilization",
-                    UTILIZATION,
-                    width=150,
-                    unit="percentunit",
-                    bar_to=1,
-                    steps=((GOOD, None), (NEAR, 0.9), (BAD, 1)),
-                ),
-                Column("Taken", of_queues("concurrency_queue_active_slots"), width=60),
-                Column("Limit", of_queues("concurrency_queue_slot_limit"), width=60),
-                Column(
-                    "Free",
-                    f"clamp_min({of_queues('concurrency_queue_slot_limit')} -"
-                    f" {of_queues('concurrency_queue_active_slots')}, 0)",
-                    width=55,
-                    steps=((BAD, None), (GOOD, 1)),
-                ),
-                Column("Waiting", WAITING, width=75),
-                Column(
-                    "Oldest wait",
-                    of_queues("concurrency_queue_waiting_duration_max_seconds"),
-                    unit="s",
-                    width=105,
-                    steps=WAIT,
-                ),
-                Column(
-                    "Oldest holder",
-                    f"max by (source, system, pool, queue) (concurrency_queue_state_duration_max_seconds{{{QUEUES}}})",
-                    unit="s",
-                    width=115,
-                    steps=HELD,
+                "Which queues are full, what waits for them, and for how long has a holder been in each state? Of those"
+                " that are full, the one with the most waiting tasks comes first",
+                *queue_columns(115),
+                Column("Utilization", UTILIZATION, width=130, unit="percentunit", bar_to=1, steps=FULL),
+                Column("Taken", TAKEN, width=58),
+                Column("Limit", LIMIT, width=55),
+                Column("Free", FREE, width=50, steps=((BAD, None), (GOOD, 1))),
+                Column("Waiting", WAITING, width=70),
+                Column("Oldest wait", OLDEST_WAIT, unit="s", width=98, steps=WAIT),
+                *(
+                    Column(
+                        state.capitalize(),
+                        f'max by ({QUEUE}) (concurrency_queue_state_duration_max_seconds{{{QUEUES}, state="{state}"}})',
+                        unit="s",
+                        width=90,
+                        steps=steps,
+                    )
+                    for state, steps in HELD.items()
                 ),
                 Column(
                     "Paused",
                     of_queues("concurrency_queue_paused"),
-                    width=75,
+                    width=70,
                     mappings={"0": ("no", GOOD), "1": ("paused", CLOSED)},
                 ),
-                hidden=f"{UTILIZATION} + 10 * ({UTILIZATION} >= bool 1) * ({WAITING} > bool 0)"
+                hidden=f"clamp_max({UTILIZATION}, 1) + ({UTILIZATION} >= bool 1) * (1 - 1 / (1 + {WAITING}))"
                 f" or {UTILIZATION} or 0 * {WAITING}",
                 sort_by="Utilization",
                 most=30,
@@ -196,9 +198,7 @@ def build() -> Dashboard:
                     mappings={"page": ("page", BAD), "ticket": ("ticket", ACT)},
                 ),
                 Column("Alert", label="alertname", width=290),
-                Column("Source", label="source", width=170),
-                Column("Pool", label="pool"),
-                Column("Queue", label="queue", link=to_queue()),
+                *queue_columns(170),
                 Column("What", label="what"),
                 Column("Since", _what(_firing()), unit="dateTimeFromNow", width=140),
                 hidden=_what(pages_first),
@@ -220,7 +220,7 @@ def build() -> Dashboard:
                     f" / (max by (source, system, pool) (concurrency_pool_slot_limit{{{POOLS}}}) > 0)",
                     unit="percentunit",
                     bar_to=1,
-                    steps=((GOOD, None), (NEAR, 0.9), (BAD, 1)),
+                    steps=FULL,
                 ),
                 Column(
                     "Workers",

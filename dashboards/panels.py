@@ -1,4 +1,4 @@
-"""What all panels share: colours that mean the same everywhere, queries, variables, links, and the kinds of panels."""
+"""What all panels share: colours that mean the same everywhere, variables, links, and the kinds of panels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from grafana_foundation_sdk.models import dashboard as dm
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from dashboards.queries import POOLS, SCRAPED
+
 GOOD: Final = "green"
 NEAR: Final = "yellow"
 ACT: Final = "orange"
@@ -22,50 +24,27 @@ CLOSED: Final = "purple"
 UNKNOWN: Final = "text"
 WAIT: Final = ((GOOD, None), (NEAR, 600), (BAD, 1800))
 """Seconds for which tasks may wait: the last is what ConcurrencyOldestTaskWaitsTooLong compares with."""
-HELD: Final = ((GOOD, None), (ACT, 6 * 3600))
-"""Seconds for which a slot may be held, in the state that lasts longest: the figure of ConcurrencySlotHolderStuck."""
+HELD: Final = {
+    "PENDING": ((GOOD, None), (ACT, 900)),
+    "RUNNING": ((GOOD, None), (ACT, 6 * 3600)),
+    "CANCELLING": ((GOOD, None), (ACT, 600)),
+}
+"""Seconds for which a holder may be in each state: what ConcurrencySlotHolderStuck compares with."""
+FULL: Final = ((GOOD, None), (NEAR, 0.9), (BAD, 1))
+"""Shares of the slots that are taken."""
+FULL_LINE: Final = (("transparent", None), (BAD, 1))
+"""Only a line, where all slots are taken."""
 STATES: Final = {"PENDING": NEAR, "RUNNING": NEUTRAL, "CANCELLING": CLOSED, "unknown": UNKNOWN}
 """The colour of each state of a holder."""
 SHADES: Final = ("dark-blue", "semi-dark-blue", "blue", "light-blue", "super-light-blue")
 """The colours of an order, the first of which is the most urgent."""
 
 DATASOURCE: Final = cm.DataSourceRef(type_val="prometheus", uid="${datasource}")
-SCRAPED: Final = 'job=~"$job", instance=~"$instance", system=~"$system", source=~"$source"'
-"""Selects the series of the chosen exporters and sources."""
-QUEUES: Final = f'{SCRAPED}, pool=~"$pool", queue=~"$queue"'
-POOLS: Final = f'{SCRAPED}, pool=~"$pool"'
-RECORDED: Final = 'job=~"$job", system=~"$system", source=~"$source"'
-"""Selects what the recording rules made, which has no instance."""
-RECORDED_QUEUES: Final = f'{RECORDED}, pool=~"$pool", queue=~"$queue"'
-QUEUE: Final = "source, system, pool, queue"
 POINTS: Final = 400
 """Of each series, at most: more can hardly be seen, and with hundreds of queues Prometheus takes seconds for them."""
 NO_RULES: Final = "No data; this panel needs alerts/recording-rules.yml"
-NAMED: Final = "{{name}} ({{source}})"
-"""The legend of what `named` made. A legend is cut off at its end, so what tells the series apart comes first."""
-
 Steps = Sequence[tuple[str, float | None]]
 """Colours, each with the value from which it holds; the first has none."""
-
-
-def of_queues(metric: str, more: str = "") -> str:
-    """One series for each chosen queue, however many exporters report it."""
-    return f"max by ({QUEUE}{more}) ({metric}{{{QUEUES}}})"
-
-
-def named(expression: str) -> str:
-    """The series with a label `name` to show: `pool/queue`, or what there is of the two."""
-    joined = f'label_join({expression}, "name", "/", "pool", "queue")'
-    return f'label_replace({joined}, "name", "$1", "name", "/?(.*?)/?")'
-
-
-def fullest(selected: str, most: int = 10) -> str:
-    """The resources with the highest utilization over all of the time shown: the same ones at every step of a graph.
-
-    They are looked at as often as the graph has points, and not at each sample: Prometheus reads at most 50 million.
-    """
-    average = f"avg_over_time(concurrency:slot_utilization:ratio{{{selected}}}[$__range:$__interval] @ end())"
-    return f"topk({most}, max by (source, system, resource, pool, queue) ({average}))"
 
 
 @dataclass(frozen=True)
@@ -87,6 +66,11 @@ def _target(query: Query, number: int) -> prometheus.Dataquery:
 def _thresholds(steps: Steps) -> db.ThresholdsConfig:
     levels = [dm.Threshold(color=color, value=value) for color, value in steps]
     return db.ThresholdsConfig().mode(dm.ThresholdsMode.ABSOLUTE).steps(levels)
+
+
+def _levels(steps: Steps) -> dict[str, Any]:
+    """Thresholds of one field."""
+    return {"mode": "absolute", "steps": [{"color": color, "value": value} for color, value in steps]}
 
 
 def _by_threshold() -> db.FieldColor:
@@ -114,6 +98,26 @@ def color(name: str) -> list[dm.DynamicConfigValue]:
     return override(color={"mode": "fixed", "fixedColor": name})
 
 
+def _figures(title: str, question: str, queries: Sequence[Query], *, unit: str, empty: str, span: int) -> stat.Panel:
+    panel = (
+        stat.Panel()
+        .title(title)
+        .description(question)
+        .datasource(DATASOURCE)
+        .height(4)
+        .span(span)
+        .unit(unit)
+        .no_value(empty)
+        .color_scheme(_by_threshold())
+        .color_mode(cm.BigValueColorMode.VALUE)
+        .graph_mode(cm.BigValueGraphMode.NONE)
+        .reduce_options(cb.ReduceDataOptions().calcs(["lastNotNull"]).values(False).fields(""))
+    )
+    for number, query in enumerate(queries):
+        panel = panel.with_target(_target(query, number))
+    return panel
+
+
 def figure(
     title: str,
     question: str,
@@ -127,25 +131,30 @@ def figure(
     decimals: int | None = None,
 ) -> stat.Panel:
     """One number."""
-    panel = (
-        stat.Panel()
-        .title(title)
-        .description(question)
-        .datasource(DATASOURCE)
-        .height(4)
-        .span(span)
-        .unit(unit)
-        .no_value(empty)
-        .thresholds(_thresholds(steps))
-        .color_scheme(_by_threshold())
-        .color_mode(cm.BigValueColorMode.VALUE)
-        .graph_mode(cm.BigValueGraphMode.NONE)
-        .reduce_options(cb.ReduceDataOptions().calcs(["lastNotNull"]).values(False).fields(""))
-        .with_target(_target(Query(query, instant=True), 0))
-    )
+    panel = _figures(title, question, [Query(query, instant=True)], unit=unit, empty=empty, span=span)
+    panel = panel.thresholds(_thresholds(steps))
     if mappings:
         panel = panel.mappings([mapping(mappings)])
     return panel if decimals is None else panel.decimals(decimals)
+
+
+def figures(
+    title: str,
+    question: str,
+    *queries: Query,
+    steps: Mapping[str, Steps],
+    unit: str = "short",
+    empty: str = "No data",
+    span: int = 4,
+) -> stat.Panel:
+    """A few numbers below each other, with their names. `steps` go by legend."""
+    panel = _figures(title, question, queries, unit=unit, empty=empty, span=span)
+    panel = panel.thresholds(_thresholds(((NEUTRAL, None),)))
+    panel = panel.text_mode(cm.BigValueTextMode.VALUE_AND_NAME).orientation(cm.VizOrientation.HORIZONTAL)
+    panel = panel.text(cb.VizTextDisplayOptions().title_size(14).value_size(64 // len(steps)))
+    for name, levels in steps.items():
+        panel = panel.override_by_name(name, override(thresholds=_levels(levels)))
+    return panel
 
 
 def lines(
@@ -295,6 +304,23 @@ class Column:
     link: str | None = None
 
 
+def _to_queue() -> str:
+    """A link of a table's row to the dashboard of its queue, with the same data source and time range."""
+    fields = "&".join(
+        f"var-{name.lower()}=${{__data.fields.{name}:percentencode}}" for name in ("Source", "Pool", "Queue")
+    )
+    return f"/d/concurrency-queue?${{datasource:queryparam}}&{fields}&${{__url_time_range}}"
+
+
+def queue_columns(source_width: int | None = None) -> tuple[Column, ...]:
+    """What a row is about, with a link to the dashboard of its queue."""
+    return (
+        Column("Source", label="source", width=source_width),
+        Column("Pool", label="pool"),
+        Column("Queue", label="queue", link=_to_queue()),
+    )
+
+
 def rows(
     title: str,
     question: str,
@@ -351,10 +377,9 @@ def rows(
             properties["decimals"] = column.decimals
         if column.steps:
             # No figure here is negative, and a cell without one is not to look good or bad.
-            levels: list[dict[str, Any]] = [{"color": UNKNOWN, "value": None}]
-            levels += [{"color": color, "value": value or 0} for color, value in column.steps]
+            levels = [(UNKNOWN, None), *((color, value or 0) for color, value in column.steps)]
             properties |= {
-                "thresholds": {"mode": "absolute", "steps": levels},
+                "thresholds": _levels(levels),
                 "color": {"mode": "thresholds"},
                 "custom_cellOptions": {"type": "color-text"},
             }
@@ -381,14 +406,6 @@ def rows(
             properties["links"] = [{"title": f"{column.title}: details", "url": column.link}]
         panel = panel.override_by_name(column.title, override(**properties))
     return panel
-
-
-def to_queue(dashboard: str = "concurrency-queue") -> str:
-    """A link of a table's row to the dashboard of its queue, with the same data source and time range."""
-    fields = "&".join(
-        f"var-{name.lower()}=${{__data.fields.{name}:percentencode}}" for name in ("Source", "Pool", "Queue")
-    )
-    return f"/d/{dashboard}?${{datasource:queryparam}}&{fields}&${{__url_time_range}}"
 
 
 def _variable(name: str, label: str, query: str, all_value: str) -> db.QueryVariable:

@@ -3,23 +3,17 @@
 from grafana_foundation_sdk.builders.dashboard import AnnotationQuery, Dashboard
 from grafana_foundation_sdk.builders.prometheus import Dataquery
 
-from dashboards.overview import UTILIZATION, WAITING
 from dashboards.panels import (
     ACT,
     BAD,
     CLOSED,
     DATASOURCE,
+    FULL,
+    FULL_LINE,
     GOOD,
     HELD,
-    NAMED,
-    NEAR,
     NEUTRAL,
     NO_RULES,
-    POOLS,
-    QUEUES,
-    RECORDED,
-    RECORDED_QUEUES,
-    SCRAPED,
     SHADES,
     STATES,
     UNKNOWN,
@@ -29,22 +23,36 @@ from dashboards.panels import (
     board,
     durations,
     figure,
-    fullest,
+    figures,
     lines,
-    named,
-    of_queues,
     row,
     rows,
 )
+from dashboards.queries import (
+    ALERTED,
+    FREE,
+    LIMIT,
+    NAMED,
+    OLDEST_WAIT,
+    POOLS,
+    QUEUE,
+    QUEUES,
+    RECORDED_POOLS,
+    RECORDED_QUEUES,
+    SCRAPED,
+    TAKEN,
+    UTILIZATION,
+    WAITING,
+    fullest,
+    named,
+    of_queues,
+)
 
-TAKEN = of_queues("concurrency_queue_active_slots")
-LIMIT = of_queues("concurrency_queue_slot_limit")
-CHOSEN = f'{RECORDED_QUEUES}, resource="queue"'
 ONLINE = f'max by (source, pool) (concurrency_pool_workers{{{POOLS}, status="ONLINE"}} @ end())'
-GROWTH = f"concurrency:waiting_tasks:deriv15m{{{CHOSEN}}} * 60"
-STUCK = f"concurrency:state_duration_threshold:seconds{{{CHOSEN}}}"
+GROWTH = f"concurrency:waiting_tasks:deriv15m{{{RECORDED_QUEUES}}} * 60"
+STUCK = f"concurrency:state_duration_threshold:seconds{{{RECORDED_QUEUES}}}"
+HELD_FOR = f"max by (state) (concurrency_queue_state_duration_max_seconds{{{QUEUES}}})"
 STARTED = f'concurrency_queue_state_duration_seconds_bucket{{{QUEUES}, state="RUNNING", le=~"60([.]0)?"}}'
-RECORDED_POOLS = f'{RECORDED}, pool=~"$pool", resource="pool"'
 
 
 def _mark(name: str, color: str, expression: str, title: str, text: str, *, enabled: bool = True) -> AnnotationQuery:
@@ -56,14 +64,8 @@ def _mark(name: str, color: str, expression: str, title: str, text: str, *, enab
 
 
 def _alerts(severity: str) -> str:
-    """Those of the chosen queues, and of what is above them: their pools and sources.
-
-    One mark for each alert, though hundreds of queues may have it: so many marks would hide the graph.
-    """
-    return (
-        f'max by (alertname) (ALERTS{{alertname=~"Concurrency.+", alertstate="firing", severity="{severity}",'
-        ' source=~"$source", pool=~"$pool|", queue=~"$queue|"})'
-    )
+    """One mark for each alert, though hundreds of queues may have it: so many marks would hide the graph."""
+    return f'max by (alertname) (ALERTS{{{ALERTED}, alertstate="firing", severity="{severity}"}})'
 
 
 def _by_priority(system: str) -> list[Query]:
@@ -71,12 +73,12 @@ def _by_priority(system: str) -> list[Query]:
     selector = QUEUES.replace('system=~"$system"', f'system=~"$system", system="{system}"')
     metric = "concurrency_queue_queued_tasks"
     if system == "prefect":
-        summed = f"sum by (priority) (max by (source, system, pool, queue, priority) ({metric}{{{selector}}}))"
+        summed = f"sum by (priority) (max by ({QUEUE}, priority) ({metric}{{{selector}}}))"
         padded = f'label_replace({summed}, "priority", "0$1", "priority", "([0-9])")'
         return [Query(padded, "prefect {{priority}}")]
     return [
         Query(
-            f'sum(max by (source, system, pool, queue, priority) ({metric}{{{selector}, priority="{level}"}})) > 0',
+            f'sum(max by ({QUEUE}, priority) ({metric}{{{selector}, priority="{level}"}})) > 0',
             f"cloro {level}",
         )
         for level in (*range(10, 0, -1), "unknown")
@@ -102,7 +104,7 @@ def build() -> Dashboard:
                 "How many of the chosen queues' slots are taken?",
                 f"sum({TAKEN} and {LIMIT}) / (sum({LIMIT}) > 0)",
                 unit="percentunit",
-                steps=((GOOD, None), (NEAR, 0.9), (BAD, 1)),
+                steps=FULL,
                 empty="No limit",
             )
         )
@@ -110,7 +112,7 @@ def build() -> Dashboard:
             figure(
                 "Free slots",
                 "How much more could run at once?",
-                f"sum(clamp_min({LIMIT} - {TAKEN}, 0))",
+                f"sum({FREE})",
                 steps=((BAD, None), (GOOD, 1)),
                 empty="No limit",
             )
@@ -120,17 +122,17 @@ def build() -> Dashboard:
             figure(
                 "Oldest wait",
                 "For how long has the oldest of them waited?",
-                f"max({of_queues('concurrency_queue_waiting_duration_max_seconds')})",
+                f"max({OLDEST_WAIT})",
                 unit="s",
                 steps=WAIT,
                 empty="Nothing waits",
             )
         )
         .with_panel(
-            figure(
+            figures(
                 "Oldest holder",
-                "For how long has a holder been in its state?",
-                f"max(concurrency_queue_state_duration_max_seconds{{{QUEUES}}})",
+                "For how long has a holder been in each state?",
+                Query(f"sort_desc({HELD_FOR})", "{{state}}", instant=True),
                 unit="s",
                 steps=HELD,
                 empty="No holders",
@@ -140,7 +142,7 @@ def build() -> Dashboard:
             figure(
                 "Time to drain",
                 "When is the backlog gone, if it goes on like this? What comes last waits for so long",
-                f'max(concurrency:drain_time:seconds{{{RECORDED_QUEUES}, resource="queue"}})',
+                f"max(concurrency:drain_time:seconds{{{RECORDED_QUEUES}}})",
                 unit="s",
                 steps=WAIT,
                 empty="Not draining",
@@ -171,7 +173,7 @@ def build() -> Dashboard:
             durations(
                 "State durations",
                 "For how long have the holders been in their state: do some hang?",
-                f"sum by (le) (max by ({'source, system, pool, queue, state, le'})"
+                f"sum by (le) (max by ({QUEUE}, state, le)"
                 f" (concurrency_queue_state_duration_seconds_bucket{{{QUEUES}}}))",
                 empty="No holders",
             )
@@ -181,8 +183,11 @@ def build() -> Dashboard:
                 "Oldest holder by state",
                 "Which state has a holder that does not leave it? Dashed is what ConcurrencySlotHolderStuck compares"
                 " with, once half of it is reached",
-                Query(f"max by (state) (concurrency_queue_state_duration_max_seconds{{{QUEUES}}})", "{{state}}"),
-                Query(f"min by (state) ({STUCK} < 2 * concurrency:state_duration:max{{{CHOSEN}}})", "{{state}} alert"),
+                Query(HELD_FOR, "{{state}}"),
+                Query(
+                    f"min by (state) ({STUCK} < 2 * concurrency:state_duration:max{{{RECORDED_QUEUES}}})",
+                    "{{state}} alert",
+                ),
                 unit="s",
                 colors=STATES | {f"{state} alert": color for state, color in STATES.items() if state != "unknown"},
                 dashed=[f"{state} alert" for state in STATES if state != "unknown"],
@@ -198,7 +203,7 @@ def build() -> Dashboard:
                 *_by_priority("cloro"),
                 stacked=True,
                 colors=urgency,
-                height=10,
+                height=11,
                 empty="Nothing waits",
             ),
         )
@@ -210,7 +215,7 @@ def build() -> Dashboard:
                 stacked=True,
                 colors={"Scheduled": NEUTRAL, "Late": ACT, "AwaitingConcurrencySlot": CLOSED, "other": UNKNOWN},
                 legend_width=310,
-                height=10,
+                height=11,
                 empty="The system does not tell",
             )
         )
@@ -223,11 +228,12 @@ def build() -> Dashboard:
                 Query(f"sum(clamp_min({GROWTH}, 0))", "growing queues"),
                 Query(f"sum(clamp_max({GROWTH}, 0))", "shrinking queues"),
                 Query(f"sum({GROWTH})", "net growth"),
-                Query(f"sum(max by (source, system, pool, queue) ({STARTED}))", "began, at least"),
+                Query(f"sum(max by ({QUEUE}) ({STARTED}))", "began, at least"),
                 span=24,
                 height=7,
+                unit="suffix:/min",
                 minimum=None,
-                legend_width=300,
+                legend_width=380,
                 colors={
                     "growing queues": ACT,
                     "shrinking queues": GOOD,
@@ -242,11 +248,11 @@ def build() -> Dashboard:
             lines(
                 "Utilization by queue",
                 "Which of the chosen queues is it? The fullest ten over the time shown",
-                Query(named(f"({UTILIZATION}) and on (source, pool, queue) {fullest(CHOSEN)}"), NAMED),
+                Query(named(f"({UTILIZATION}) and on (source, pool, queue) {fullest(RECORDED_QUEUES)}"), NAMED),
                 span=24,
                 legend_width=560,
                 unit="percentunit",
-                steps=(("transparent", None), (BAD, 1)),
+                steps=FULL_LINE,
                 reaches=1,
                 height=10,
                 empty="No limit",
@@ -264,9 +270,10 @@ def build() -> Dashboard:
                     "{{pool}} ({{source}})",
                 ),
                 unit="percentunit",
-                steps=(("transparent", None), (BAD, 1)),
+                steps=FULL_LINE,
                 reaches=1,
-                legend_width=330,
+                legend_width=370,
+                height=9,
                 empty="No pool has a limit",
             )
         )
@@ -280,7 +287,8 @@ def build() -> Dashboard:
                     "{{pool}} ({{source}})",
                 ),
                 steps=((BAD, None), ("transparent", 1)),
-                legend_width=330,
+                legend_width=370,
+                height=9,
                 empty="No workers",
             )
         )
@@ -297,7 +305,7 @@ def build() -> Dashboard:
                     f" / (max by (source, limit, kind) (concurrency_limit_slots{{{SCRAPED}}}) > 0)",
                     unit="percentunit",
                     bar_to=1,
-                    steps=((GOOD, None), (NEAR, 0.9), (BAD, 1)),
+                    steps=FULL,
                 ),
                 Column("Taken", f"max by (source, limit, kind) (concurrency_limit_active_slots{{{SCRAPED}}})"),
                 Column("Slots", f"max by (source, limit, kind) (concurrency_limit_slots{{{SCRAPED}}})"),

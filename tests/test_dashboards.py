@@ -10,6 +10,7 @@ import pytest
 
 from dashboards import panels
 from dashboards.build import BUILDERS, FOLDER, rendered
+from tests.conftest import StartPrometheus
 from tests.harness import dashboards as harness
 from tests.harness.dashboard_mutants import MUTANTS, broken_rule
 from tests.harness.dashboards import (
@@ -75,12 +76,35 @@ def test_figures_turn_where_alerts_fire() -> None:
     """What is drawn as trouble is what the thresholds of the alerts are as they are shipped."""
     rules = [rule for group in load(ALERTS / "thresholds.yml")["groups"] for rule in group["rules"]]
 
-    def most(name: str) -> int:
-        found = [re.match(r"([\d *]+) \* concurrency:", rule["expr"]) for rule in rules if rule["record"] == name]
-        return max(prod(int(factor) for factor in match[1].split("*")) for match in found if match)
+    def shipped(name: str) -> dict[str, int]:
+        """By the state that the threshold is of, if any."""
+        found = {
+            rule.get("labels", {}).get("state", ""): re.match(r"([\d *]+) \* concurrency:", rule["expr"])
+            for rule in rules
+            if rule["record"] == name
+        }
+        return {state: prod(int(factor) for factor in match[1].split("*")) for state, match in found.items() if match}
 
-    assert panels.WAIT[-1][1] == most("concurrency:waiting_duration_threshold:seconds")
-    assert panels.HELD[-1][1] == most("concurrency:state_duration_threshold:seconds")
+    assert shipped("concurrency:waiting_duration_threshold:seconds") == {"": panels.WAIT[-1][1]}
+    assert shipped("concurrency:state_duration_threshold:seconds") == {
+        state: steps[-1][1] for state, steps in panels.HELD.items()
+    }
+
+
+def test_each_state_of_a_holder_is_judged_by_its_own_threshold() -> None:
+    """On the overview in a column of its own, and on the queue's dashboard in a figure of its own."""
+    for name, title in (("overview", "Worst queues first"), ("queue", "Oldest holder")):
+        panel = next(panel for panel in charts(BOARDS[name]) if panel["title"] == title)
+        turns = {
+            override["matcher"]["options"].upper(): prop["value"]["steps"][-1]
+            for override in panel["fieldConfig"]["overrides"]
+            for prop in override["properties"]
+            if prop["id"] == "thresholds"
+        }
+        assert (
+            panels.HELD.items()
+            <= {state: ((panels.GOOD, None), (turn["color"], turn["value"])) for state, turn in turns.items()}.items()
+        )
 
 
 def test_what_goes_first_has_the_darkest_colour() -> None:
@@ -109,8 +133,11 @@ NOT_IN_THE_DEMO = {
     "Firing alerts",  # they fire after minutes
     "Next limit reached",  # only where a trend rises
     "When the limit is reached",
+}
+PARTLY_IN_THE_DEMO = {
+    "Worst queues first",  # not in every state there is a holder at every moment
     "Waiting tasks by priority",  # of a level, only while tasks of it wait
-    "Arrivals against drain",  # not each of its parts at every moment
+    "Arrivals against drain",
     "Why tasks wait",
     "Oldest holder by state",  # what alerts compare with, only once half of it is reached
 }
@@ -142,7 +169,12 @@ def wrong(
         problem
         for name in names
         for problem in queries(
-            prometheus, BOARDS[name], chosen, may_be_empty | NOT_IN_THE_DEMO, all_targets=all_targets
+            prometheus,
+            BOARDS[name],
+            chosen,
+            may_be_empty | NOT_IN_THE_DEMO,
+            all_targets=all_targets,
+            partly_empty=PARTLY_IN_THE_DEMO,
         )
     ]
 
@@ -210,6 +242,20 @@ def test_every_query_has_data_of_each_queue(demo_prometheus: PrometheusServer) -
     for labels in found:
         chosen = Variables(source=labels["source"], pool=labels["pool"], queue=labels["queue"])
         assert wrong(demo_prometheus, chosen, may_be_empty, {"overview", "queue", "capacity"}) == []
+
+
+def test_an_alert_of_nothing_that_can_be_chosen_is_always_listed(
+    start_prometheus: StartPrometheus, tmp_path: Path
+) -> None:
+    """No exporter has neither source nor pool nor queue, and is what somebody has to see most of all."""
+    rules = tmp_path / "absent.yml"
+    rule = {"alert": "ConcurrencyExporterAbsent", "expr": "absent(nothing)", "labels": {"severity": "page"}}
+    rules.write_text(json.dumps({"groups": [{"name": "absent", "rules": [rule]}]}), encoding="utf-8")
+    prometheus = start_prometheus(config={"rule_files": [str(rules)]})
+    prometheus.wait_for('ALERTS{alertstate="firing"}')
+    panel = next(panel for panel in charts(BOARDS["overview"]) if panel["title"] == "Firing alerts")
+    for chosen in (Variables(), Variables(job="j", system="prefect", source="s", pool=several("p", "q"), queue="q")):
+        assert [labels["alertname"] for labels in series(prometheus, panel["targets"][0], chosen)] == [rule["alert"]]
 
 
 def test_nothing_is_wrong_where_nothing_is_chosen(demo_prometheus: PrometheusServer) -> None:

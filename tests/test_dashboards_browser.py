@@ -50,13 +50,14 @@ OF_MINUTES: Expected = {
     "overview": {
         "Full, and tasks wait": r"\n\d+$",
         "Oldest wait": r"\n[\d.]+ (s|mins?|hours?)$",
-        "Worst queues first": r"(?s)Utilization.*Oldest holder.*prefect-demo.*kubernetes-prod.*\d+%",
+        "Worst queues first": r"(?s)Utilization.*Pending.*Running.*prefect-demo.*kubernetes-prod.*\d+%",
         "Saturation over time": r"(?s)(slots free|full).*queue async \(cloro-demo\)",
         "Pools": r"(?s)kubernetes-prod.*\d+%",
         "Sources": r"(?s)(cloro|prefect)-demo.*up.*(cloro|prefect)-demo",
     },
     "queue": {
         "Utilization": r"\n[\d.]+%$",
+        "Oldest holder": r"(?s)RUNNING.*[\d.]+ (hours|day)",
         "Slots": r"(?s)taken.*limit.*waiting",
         "Holders by state": r"(?s)CANCELLING.*PENDING.*RUNNING",
         "State durations": r"(?s)5 mins.*1 hour",

@@ -4,6 +4,7 @@ The pictures are left in `.cache/dashboards`.
 """
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from dashboards.build import BUILDERS, FOLDER
+from dashboards.queries import UTILIZATION, WAITING
 from tests.harness import browser, fleet
 from tests.harness.browser import LARGE, SMALL, Page, Visit
 from tests.harness.dashboard_mutants import MUTANTS, Bench, broken_rule, caught
@@ -81,14 +83,77 @@ def test_what_goes_first_comes_first(week_prometheus: PrometheusServer, many_pro
 
 def test_the_figure_of_alerts_is_the_length_of_their_table(week_prometheus: PrometheusServer) -> None:
     targets = {panel["title"]: panel["targets"] for panel in charts(BOARDS["overview"])}
-    firing = week_prometheus.query(targets["Firing alerts"][0]["expr"])
-    ((_, figure),) = week_prometheus.query(targets["Alerts"][0]["expr"])
+    firing = week_prometheus.query(Variables().fill(targets["Firing alerts"][0]["expr"]))
+    pages, tickets = (week_prometheus.query(Variables().fill(target["expr"])) for target in targets["Alerts"])
     every = 'ALERTS{alertname=~"Concurrency.+", alertstate="firing"}'
-    assert len(firing) == figure == len(week_prometheus.query(every))
+    assert len(firing) == pages[0][1] + tickets[0][1] == len(week_prometheus.query(every))
     named = {(labels["alertname"], labels.get("what")) for labels, _ in firing}
     assert ("ConcurrencyNearLimit", "tag database") in named
     assert ("ConcurrencyNearLimit", "tag reports") in named
     assert ("ConcurrencySlotHolderStuck", "RUNNING") in named
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        Variables(source="cloro-prod"),
+        Variables(source="prefect-prod", pool="ecs-ml"),
+        Variables(source="prefect-prod", pool="ecs-ml", queue="training"),
+    ],
+    ids=lambda chosen: f"{chosen.source} {chosen.pool} {chosen.queue}",
+)
+def test_alerts_are_those_of_what_is_chosen_and_of_what_is_above(
+    week_prometheus: PrometheusServer, chosen: Variables
+) -> None:
+    """A limit of a source has no pool: whoever looks at a pool has to know that it is full."""
+    target = next(panel for panel in charts(BOARDS["overview"]) if panel["title"] == "Firing alerts")["targets"][0]
+    found = {
+        (labels["alertname"], *(labels.get(name, "") for name in ("source", "pool", "queue", "limit")))
+        for labels in series(week_prometheus, target, chosen)
+    }
+    every = series(week_prometheus, target, Variables())
+    wanted = {
+        (labels["alertname"], *(labels.get(name, "") for name in ("source", "pool", "queue", "limit")))
+        for labels in every
+        if all(re.fullmatch(getattr(chosen, name) + "|", labels.get(name, "")) for name in ("source", "pool", "queue"))
+    }
+    assert found == wanted
+    assert 0 < len(found) < len(every)
+    assert any(limit for *_, limit in found) == (chosen.source == "prefect-prod")
+
+
+def test_there_is_a_state_at_every_moment(week_prometheus: PrometheusServer) -> None:
+    """Also of a pool whose queues are all full, and of a queue that is paused."""
+    target = next(panel for panel in charts(BOARDS["overview"]) if panel["title"] == "Saturation over time")["targets"][
+        0
+    ]
+    now = time.time()
+    found = week_prometheus.matrix(WEEK.fill(target["expr"]), now - WEEK.seconds, now, WEEK.step)
+    assert {len(values) for _, values in found} == {WEEK.seconds // WEEK.step + 1}
+    states = {labels["name"]: {value for _, value in values} for labels, values in found}
+    assert "warehouse" in states
+    assert [name for name, of in states.items() if "4" in of] == ["docker-internal/legacy-imports"]
+    assert states["docker-internal/legacy-imports"] == {"4"}
+
+
+def test_the_worst_is_the_full_queue_with_the_most_waiting_tasks(many_prometheus: PrometheusServer) -> None:
+    """With hundreds of queues dozens are full at once: which of them is seen first is no accident."""
+    panel = next(panel for panel in charts(BOARDS["overview"]) if panel["title"] == "Worst queues first")
+    by_query = {
+        name: {labels["queue"]: value for labels, value in many_prometheus.query(Variables().fill(expression))}
+        for name, expression in (
+            ("score", panel["targets"][-1]["expr"]),
+            ("utilization", UTILIZATION),
+            ("waiting", WAITING),
+        )
+    }
+    ranked = sorted(by_query["score"], key=by_query["score"].__getitem__, reverse=True)
+    full = [queue for queue in ranked if by_query["utilization"][queue] >= 1 and by_query["waiting"][queue]]
+    assert len(full) > 40
+    assert ranked[: len(full)] == full
+    waiting = [by_query["waiting"][queue] for queue in full]
+    assert waiting == sorted(waiting, reverse=True)
+    assert len(set(waiting)) > 5
 
 
 def test_each_layer_sees_what_only_it_can_see(week_prometheus: PrometheusServer, tmp_path: Path) -> None:
@@ -134,7 +199,7 @@ def then(pages: list[Page], name: str, theme: str) -> Page:
 def test_a_choice_in_a_drop_down_changes_the_queries(week: list[Page]) -> None:
     queries = [query["expr"] for query in then(week, "overview", "dark")["queries"]]
     assert len([query for query in queries if 'source=~"cloro-prod"' in query]) > 10
-    assert all('source=~"cloro-prod"' in query for query in queries if "source=~" in query)
+    assert all(re.search(r'source=~"cloro-prod\|?"', query) for query in queries if "source=~" in query)
 
 
 def test_a_choice_leaves_what_there_is_of_it(week: list[Page]) -> None:

@@ -99,9 +99,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "overview", "a dead query: a value that no label has", _query("Tasks waiting", "pool=~", 'pool="none", pool=~')
     ),
-    Mutant(
-        "overview", "a dead query: a condition that never holds", _query("Saturation over time", ">= bool 0.9", "> 99")
-    ),
+    Mutant("overview", "a dead query: a condition that never holds", _query("Pools", "> 0)", "> 99)")),
     Mutant(
         "overview",
         "one side of an `or` is dead",
@@ -110,6 +108,10 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant("overview", "a query that asks nothing", _query("Alerts", "count(", "vector(0) or 0 * count(")),
     Mutant("queue", "an unknown variable", _query("Tasks waiting", "$queue", "$queues")),
     Mutant("queue", "not limited to the chosen job", _query("Slots", 'job=~"$job", ', "")),
+    Mutant(
+        "overview", "alerts that are not limited to the chosen queue", _query("Firing alerts", ', queue=~"$queue|"', "")
+    ),
+    Mutant("overview", "alerts of which those without a pool are left out", _query("Alerts", "$pool|", "$pool")),
     Mutant("exporter", "a rate over a fixed window", _query("CPU", "$__rate_interval", "1m")),
     Mutant("exporter", "a counter without a rate", _query("Polls by outcome", "rate(", "max_over_time(")),
     Mutant("exporter", "a histogram without le", _query("Duration of polls", "by (le, source)", "by (source)")),

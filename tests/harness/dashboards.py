@@ -15,7 +15,7 @@ What Grafana's dashboard-linter asks for, and what looks at it here:
 | target-promql-rule | `selects_what_is_declared`, and a Prometheus in `queries` |
 | target-rate-interval-rule | `selects_what_is_declared` |
 | target-counter-agg-rule | `selects_what_is_declared` |
-| target-job-rule, target-instance-rule | `selects_what_is_declared`, but for recorded series and `ALERTS` |
+| target-job-rule, target-instance-rule | `selects_what_is_declared`, but no instance of recorded series and `ALERTS` |
 | uneditable-dashboard | `is_stable` |
 """
 
@@ -177,7 +177,8 @@ def means_its_colours(board: Board) -> Iterator[str]:
         if found - COLORS:
             yield f"{title}: colours {found - COLORS}"
         for override in config["overrides"]:
-            color = panels.STATES.get(override["matcher"].get("options"))
+            # Numbers are coloured by what they mean.
+            color = panels.STATES.get(override["matcher"].get("options")) if panel["type"] != "stat" else None
             if color and {"id": "color", "value": {"mode": "fixed", "fixedColor": color}} not in override["properties"]:
                 yield f"{title}: another colour for {override['matcher']['options']}"
         properties = [prop for override in config["overrides"] for prop in override["properties"]]
@@ -263,13 +264,16 @@ def selects_what_is_declared(board: Board) -> Iterator[str]:
         for name in re.findall(r"\$\{?([a-z_]\w*)", expression):
             if name not in known | {"__rate_interval", "__range", "__interval"}:
                 yield f"{where}: no variable ${name}"
-        # The linter wants job and instance everywhere; what rules recorded has no instance, and alerts may have no job.
-        for metric, selector in re.findall(r"([a-z_]+(?::\w+)*)\{([^}]*)\}", expression):
-            wanted = ["source"] if metric.startswith("ALERTS") else ["job"] if ":" in metric else ["job", "instance"]
+        # The linter wants job and instance everywhere; what rules recorded has no instance, nor have most alerts.
+        # An alert without one of the other labels is of what is above the chosen: of a source, or of no exporter.
+        for metric, selector in re.findall(r"([A-Za-z_]+(?::\w+)*)\{([^}]*)\}", expression):
+            above = "|" if metric.startswith("ALERTS") else ""
+            recorded = ["job"] if ":" in metric else ["job", "instance"]
+            wanted = [label for label in CHAIN if label != "instance" and label in known] if above else recorded
             yield from (
                 f"{where}: {metric} is not limited to ${label}"
                 for label in wanted
-                if f'{label}=~"${label}"' not in selector
+                if f'{label}=~"${label}{above}"' not in selector
             )
 
 
@@ -356,8 +360,12 @@ def queries(
     may_be_empty: Container[str] = (),
     *,
     all_targets: bool = False,
+    partly_empty: Container[str] = (),
 ) -> Iterator[str]:
-    """What is wrong with the panels, if this is chosen. Each, or with `all_targets` each of its queries, has data."""
+    """What is wrong with the panels, if this is chosen. Each has data, but for those that may be empty.
+
+    With `all_targets` each of its queries has, but for those that may be partly empty.
+    """
     for panel in charts(board):
         where = f"{board['uid']}: {panel['title']}"
         try:
@@ -366,7 +374,9 @@ def queries(
             yield f"{where}: {error}"
             continue
         empty = [chosen.fill(target["expr"]) for target, labels in found if not labels]
-        if ((all_targets and empty) or len(empty) == len(found)) and panel["title"] not in may_be_empty:
+        title = panel["title"]
+        missed = len(empty) == len(found) or (all_targets and empty and title not in partly_empty)
+        if missed and title not in may_be_empty:
             yield f"{where}: nothing from {empty}"
         shown = [legend for target, labels in found for legend in legends(target, labels)]
         if len(set(shown)) < len(shown):

@@ -49,19 +49,20 @@ class Load:
         taken = 0 if self.paused else round(demand if self.limit is None else min(demand, self.limit))
         over = 0.0 if self.limit is None else max(0.0, demand - self.limit) * self.waiting
         waiting = round(demand * 4) if self.paused else round(over) + (self.unserved if self.is_quiet(ago) else 0)
-        pending = taken // 4
-        running = tuple(30.0 * 2.2**number for number in range(taken - pending))
+        cancelling = 1 if taken >= 8 else 0
+        pending = taken // 4 - cancelling
+        running = tuple(30.0 * 2.2**number for number in range(taken - taken // 4))
         return Queue(
             self.pool,
             self.name,
             usage_known=True,
             active_slots=taken,
             slot_limit=self.limit,
-            processing=taken - pending,
+            processing=len(running),
             holders={
                 "PENDING": Durations(pending, (8.0,) * pending),
-                "RUNNING": Durations(taken - pending, running),
-                "CANCELLING": Durations(0),
+                "RUNNING": Durations(len(running), running),
+                "CANCELLING": Durations(cancelling, (240.0,) * cancelling),
             },
             queued={str(self.priority): waiting},
             waiting={"Scheduled": waiting - waiting // 2, "Late": waiting // 2, "AwaitingConcurrencySlot": 0},
@@ -152,7 +153,7 @@ LEGIBLE: Final[Mapping[str, Mapping[str, str]]] = {
     "overview": {
         "Full, and tasks wait": r"\n[3-5]$",
         "Saturation over time": r"(?s)\d\d/\d\d \d\d:\d\d.*slots free.*pool kubernetes-prod \(prefect-prod\)",
-        "Alerts": r"\n1[0-9]$",
+        "Alerts": r"\npages\s+[34]\s+tickets\s+[789]$",
         "Sources": r"(?s)cloro-prod\s+cloro\s+up\s+[\d.]+ (s|mins?)\s+0",
         # Pages first; two limits of one source are two alerts, and a stuck holder's state is named.
         "Firing alerts": r"(?s)Since\s+page\s+ConcurrencySlotsSaturated.*page.*ago"
@@ -161,6 +162,7 @@ LEGIBLE: Final[Mapping[str, Mapping[str, str]]] = {
         r".*ConcurrencySlotHolderStuck\s+prefect-prod\s+kubernetes-prod\s+etl\s+RUNNING(?!.*page)",
     },
     "queue": {
+        "Oldest holder": r"(?s)RUNNING\s+[\d.]+ (mins|hours)\s+.*PENDING\s+8 s",
         "Slots": r"(?s)taken.*limit.*waiting",
         "State durations": r"(?s)\d\d/\d\d.*5 mins.*1 day",
         "Pool": r"kubernetes-prod",

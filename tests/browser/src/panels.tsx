@@ -334,7 +334,7 @@ function StateTimelinePanel({ data, width, height, timeRange, timeZone, options,
   const names = rows.map(({ f, x }) => getFieldDisplayName(x, f, data.series));
   const from = timeRange.from.valueOf(),
     to = timeRange.to.valueOf(),
-    lw = Math.max(...names.map((name) => measureText(name, 12).width)) + 12,
+    lw = Math.max(...names.map((name) => measureText(name, 12).width)) + 24,
     w = width - lw,
     legend = new Map(rows.flatMap(({ x }) => x.values.map((v: any) => x.display!(v)).map((d) => [d.text, d.color]))),
     below = AXIS + 20,
