@@ -68,6 +68,7 @@ const read = (page) =>
         const own = [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim());
         if (own && element.scrollWidth > element.clientWidth + 1 && element.clientWidth > 0)
           cut.push(element.textContent.trim());
+        if (own && parseFloat(getComputedStyle(element).fontSize) < 10) cut.push(`${element.textContent.trim()}: too small`);
         // Neither has text within a line a size of its own: it ends where its cell does.
         const cell = own && element.clientWidth === 0 && element.closest('[role=gridcell]');
         if (cell && element.getBoundingClientRect().right > cell.getBoundingClientRect().right + 1)
@@ -80,6 +81,22 @@ const read = (page) =>
         }
         if (element.role === 'grid' && element.scrollWidth > element.clientWidth + 1)
           cut.push('columns of the table');
+        // What is there for screen readers alone is one pixel high.
+        const tall = element.clientHeight > 1 && element.scrollHeight > element.clientHeight + 1;
+        if (element.role === 'grid') {
+          // A long table has to be scrolled; without that it is to tell something.
+          const end = element.getBoundingClientRect().bottom + 1;
+          const rows = [...element.querySelectorAll('[role=row]')];
+          const whole = rows.filter((row) => row.getBoundingClientRect().bottom <= end).length - 1;
+          if (tall && whole < 5) cut.push(`rows of the table after the first ${whole}`);
+        } else if (tall && getComputedStyle(element).overflowY !== 'visible')
+          cut.push(`what has to be scrolled: ${element.innerText.slice(-40)}`);
+      }
+      // What is drawn in lines that are too low for their texts.
+      for (const svg of section.querySelectorAll('svg')) {
+        const boxes = [...svg.querySelectorAll('text')].map((text) => text.getBoundingClientRect());
+        const below = (one) => boxes.find((other) => Math.abs(other.left - one.left) < 1 && other.top > one.top);
+        if (boxes.some((one) => below(one)?.top < one.bottom - 3)) cut.push('lines of text, by each other');
       }
       shown[title] = {
         text: section.innerText,

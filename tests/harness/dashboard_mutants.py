@@ -243,6 +243,14 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant("overview", "a panel outside of the grid", _place("Sources down", x=22)),
     Mutant("overview", "a panel that is cut off: too narrow", _place("Pools", w=6)),
     Mutant("overview", "a column that is too narrow", _property("Firing alerts", "Alert", "custom.width", 120)),
+    Mutant("queue", "a legend that is cut off: too low", _place("Utilization by queue", h=5)),
+    Mutant("overview", "a table that is cut off: too low", _place("Worst queues first", h=6)),
+    Mutant("overview", "rows of a timeline that are too low", _place("Saturation over time", h=5)),
+    Mutant(
+        "queue",
+        "figures that are too small",
+        _in_panel("Oldest holder", lambda panel: panel["options"].pop("text")),
+    ),
     Mutant("overview", "two panels with one id", _in_panel("Oldest wait", lambda panel: panel.update(id=1))),
     # Variables, links, the dashboard itself.
     Mutant(
