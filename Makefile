@@ -18,7 +18,7 @@ PYTEST := $(BIN)/pytest --numprocesses=2 --dist=loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fuzz soak audit mutants dashboards locks reliability docs clean
+.PHONY: help run test check bench fuzz soak audit mutants dashboards pictures locks reliability docs clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 13
@@ -60,6 +60,9 @@ mutants: $(VENV)/installed-tests programs $(BROWSER)  ## put faults into alerts 
 
 dashboards: $(VENV)/installed-tests  ## write the JSON of the dashboards from the code
 	$(BIN)/python -m dashboards.build
+
+pictures: $(VENV)/installed-tests programs $(BROWSER)  ## render the dashboards for README and docs, after they have changed (minutes)
+	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/python -m tests.harness.pictures
 
 locks: $(VENV)/installed-tests  ## pin what the image is made of; delete a lock before, to have the newest
 	$(BIN)/python -m tests.harness.locks

@@ -24,6 +24,7 @@ from tests.harness.dashboards import (
 )
 from tests.harness.documents import blocks
 from tests.harness.exporter import exporter
+from tests.harness.pictures import SUMS, sums
 from tests.harness.prefect import PrefectServer
 from tests.harness.prometheus import PrometheusServer
 from tests.harness.promql import ALERTS
@@ -48,6 +49,10 @@ every_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_json_is_what_the_code_builds(name: str) -> None:
     assert (FOLDER / f"{name}.json").read_text(encoding="utf-8") == rendered(BUILDERS[name]), "run make dashboards"
+
+
+def test_the_pictures_are_of_these_dashboards() -> None:
+    assert SUMS.read_text(encoding="utf-8") == sums(), "run make pictures"
 
 
 def test_no_file_is_left_over() -> None:

@@ -121,12 +121,13 @@ const read = (page) =>
     };
   });
 
-async function picture(page, name) {
+async function picture(page, name, end) {
   const height = await page.evaluate(() => document.documentElement.scrollHeight);
   const { width } = page.viewportSize();
   await page.setViewportSize({ width, height });
   await drawn(page);
-  if (job.pictures) await page.screenshot({ path: path.join(job.pictures, `${name}.png`) });
+  const clip = { x: 0, y: 0, width, height: end ?? height };
+  if (job.pictures) await page.screenshot({ path: path.join(job.pictures, `${name}.png`), clip });
 }
 
 const input = (page, variable) =>
@@ -168,7 +169,7 @@ try {
       await page.setViewportSize({ width: size[0], height: size[1] });
       await drawn(page);
       const fits = await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth + 16);
-      await picture(page, `${visit.picture || name}-${theme}-${size[0]}`);
+      await picture(page, `${visit.picture || name}-${theme}-${size[0]}`, visit.height);
       pages.push({ name, theme, size, errors, fits, queries: server.log.slice(before), ...(await read(page)) });
     }
     if (visit.choose || visit.fill || visit.follow) {

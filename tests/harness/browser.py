@@ -23,7 +23,8 @@ class Visit:
     """One dashboard, by the name of its file, in one theme and in turn in some sizes; then at most one thing is done.
 
     `params` are those of its URL. `choose` is a variable and the option that is chosen, `fill` a variable and the text
-    that is written, `follow` the text of a link. `picture` is the name of the files, else that of the dashboard.
+    that is written, `follow` the text of a link. `picture` is the name of the files, else that of the dashboard; they
+    end after `height` pixels, if any.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Visit:
     fill: tuple[str, str] | None = None
     follow: str = ""
     picture: str = ""
+    height: int | None = None
 
 
 Page = dict[str, Any]
