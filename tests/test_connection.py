@@ -8,8 +8,10 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
+from itertools import chain, repeat
 
 import pytest
 from starlette.applications import Starlette
@@ -23,7 +25,13 @@ from tests.harness.certificates import authority, certificate
 
 pytestmark = pytest.mark.timeout(30)
 
-LIMITS = Limits(connections=20, head=0.5, answer=1.5, keep_alive=1)
+LATE = 20
+"""Seconds by which a busy machine may be late. What is closed within them is not by a limit that is `FAR`."""
+FAR = 60
+LIMITS = Limits(head=FAR, answer=FAR, keep_alive=FAR)
+HEAD = replace(LIMITS, head=0.5)
+ANSWER = replace(LIMITS, answer=1.5)
+KEEP_ALIVE = replace(LIMITS, head=2, keep_alive=3)
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 PIECE = b"x" * 65536
 
@@ -38,17 +46,23 @@ class Served:
     async def open(self, tls: ssl.SSLContext | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port, ssl=tls)
 
-    async def ask(self, first: bytes, *more: bytes, every: float = 0.2) -> tuple[bytes, float]:
-        """All that comes back until the connection is closed, and after how many seconds that was."""
-        reader, writer = await self.open()
+    async def ask(self, first: bytes, more: Iterable[bytes] = (), *, every: float = 0.2) -> tuple[bytes, float]:
+        """All that comes back until the connection is closed, and how many seconds after it was opened that was.
+
+        What more is sent, is until then. Raises `TimeoutError` where it is not closed soon.
+        """
         start = time.monotonic()
+        reader, writer = await self.open()
         answer = asyncio.create_task(_to_the_end(reader))
-        for part in (first, *more):
-            writer.write(part)
-            if more:
-                await asyncio.wait([answer], timeout=every)
         try:
-            return await answer, time.monotonic() - start
+            async with asyncio.timeout(LATE):
+                writer.write(first)
+                for part in more:
+                    await asyncio.wait([answer], timeout=every)
+                    if answer.done():
+                        break
+                    writer.write(part)
+                return await answer, time.monotonic() - start
         finally:
             writer.close()
 
@@ -102,57 +116,57 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_who_says_nothing_is_closed_without_a_word() -> None:
-    async with serving() as served:
+    async with serving(HEAD) as served:
         answer, seconds = await served.ask(b"")
     assert answer == b""
-    assert LIMITS.head <= seconds < LIMITS.head + 1
+    assert seconds >= HEAD.head
 
 
-@pytest.mark.parametrize("more", [(), [b"X"] * 40], ids=["stops", "goes-on-a-byte-at-a-time"])
-async def test_a_head_that_does_not_end_is_too_late(more: Sequence[bytes]) -> None:
-    async with serving() as served:
-        answer, seconds = await served.ask(b"GET / HTTP/1.1\r\nHo", *more)
+@pytest.mark.parametrize("more", [(), repeat(b"X")], ids=["stops", "goes-on-a-byte-at-a-time"])
+async def test_a_head_that_does_not_end_is_too_late(more: Iterable[bytes]) -> None:
+    async with serving(HEAD) as served:
+        answer, seconds = await served.ask(b"GET / HTTP/1.1\r\nHo", more)
     assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
     assert b"\r\nConnection: close\r\n" in answer
     assert answer.endswith(b"\r\n\r\nRequest Timeout\n")
-    assert LIMITS.head <= seconds < LIMITS.head + 1
+    assert seconds >= HEAD.head
 
 
 async def test_a_connection_is_kept_for_the_next_request() -> None:
-    async with serving() as served:
+    """For as long after the last one as after the first."""
+    async with serving(KEEP_ALIVE) as served:
         pause = (b"",) * 3
-        answer, seconds = await served.ask(GET, *pause, GET, *pause, GET)
+        answer, seconds = await served.ask(GET, [*pause, GET, *pause, GET])
     assert answer.count(b"HTTP/1.1 200 OK") == 3
-    assert 8 * 0.2 + LIMITS.keep_alive <= seconds < 8 * 0.2 + LIMITS.keep_alive + 1
+    assert seconds >= 8 * 0.2 + KEEP_ALIVE.keep_alive
 
 
 async def test_the_next_request_has_to_end_its_head_too() -> None:
-    async with serving(Limits(head=LIMITS.head, keep_alive=5)) as served:
-        answer, seconds = await served.ask(GET, b"GET", *[b"X"] * 40)
+    async with serving(HEAD) as served:
+        answer, seconds = await served.ask(GET, chain([b"GET"], repeat(b"X")))
     assert answer.count(b"HTTP/1.1 200 OK") == 1
     assert b"HTTP/1.1 408" in answer
-    assert LIMITS.head <= seconds < LIMITS.head + 1
+    assert seconds >= HEAD.head
 
 
 async def test_several_requests_at_once_are_answered_in_turn() -> None:
     async with serving() as served:
-        answer, _ = await served.ask(GET * 5)
+        answer, _ = await served.ask(GET * 4 + GET.replace(b"x", b"x\r\nConnection: close"))
     assert answer.count(b"HTTP/1.1 200 OK") == 5
 
 
 async def test_a_body_that_does_not_end_ends_the_connection() -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
-    async with serving() as served:
-        answer, seconds = await served.ask(head, *[b"x"] * 40)
+    async with serving(HEAD) as served:
+        answer, _ = await served.ask(head, repeat(b"x"))
     assert answer.count(b"HTTP/1.1") == 1
     assert answer.startswith(b"HTTP/1.1 200 OK")
-    assert seconds < LIMITS.keep_alive + LIMITS.head + 1
 
 
 @pytest.mark.parametrize("reads", [0, 100], ids=["nothing", "a-bit-at-a-time"])
 async def test_who_does_not_read_is_closed_and_costs_no_memory(reads: int) -> None:
     before = descriptors()
-    async with serving() as served:
+    async with serving(ANSWER) as served:
         with socket.create_connection(("127.0.0.1", served.port)) as slow:
             slow.setblocking(False)
             slow.send(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -160,14 +174,14 @@ async def test_who_does_not_read_is_closed_and_costs_no_memory(reads: int) -> No
             await until(lambda: served.pieces > 0)
             opened = descriptors()
             pieces = 0
-            while descriptors() == opened and time.monotonic() - start < 10:
+            while descriptors() == opened and time.monotonic() - start < LATE:
                 pieces = served.pieces
                 await asyncio.sleep(0.05)
                 if reads:
                     slow.recv(reads)
             seconds = time.monotonic() - start
         await until(lambda: descriptors() <= before + 1)
-    assert LIMITS.answer <= seconds < LIMITS.answer + 1
+    assert ANSWER.answer <= seconds < LATE
     # What the kernel keeps for the two ends is some of it; all of it would be 655 MB.
     assert pieces * len(PIECE) < 32_000_000
 
@@ -189,10 +203,9 @@ async def test_who_does_not_read_is_closed_and_costs_no_memory(reads: int) -> No
 )
 async def test_what_is_refused(request_: bytes, status: bytes) -> None:
     async with serving() as served:
-        answer, seconds = await served.ask(request_)
+        answer, _ = await served.ask(request_)
     assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
     assert answer.endswith(b"\r\n\r\n" + status[4:] + b"\n")
-    assert seconds < LIMITS.head
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["at-once", "after-the-answer"])
@@ -200,10 +213,9 @@ async def test_a_broken_body_is_no_fault_of_ours(caplog: pytest.LogCaptureFixtur
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     caplog.set_level(logging.ERROR)
     async with serving() as served:
-        answer, seconds = await (served.ask(head, b"zzz\r\n") if later else served.ask(head + b"zzz\r\n"))
+        answer, _ = await (served.ask(head, [b"zzz\r\n"]) if later else served.ask(head + b"zzz\r\n"))
     assert answer.startswith(b"HTTP/1.1 200 OK" if later else b"HTTP/1.1 400 Bad Request")
     assert answer.count(b"HTTP/1.1") == 1
-    assert seconds < LIMITS.head
     assert caplog.records == []
 
 
@@ -262,10 +274,10 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.S
 
 @pytest.mark.parametrize("first", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "half-a-hello"])
 async def test_a_handshake_has_to_end(tls: tuple[ssl.SSLContext, ssl.SSLContext], first: bytes) -> None:
-    async with serving(tls=tls[0]) as served:
+    async with serving(HEAD, tls[0]) as served:
         answer, seconds = await served.ask(first)
     assert answer == b""
-    assert LIMITS.head <= seconds < LIMITS.head + 1
+    assert seconds >= HEAD.head
 
 
 async def test_a_handshake_that_fails_leaves_nothing_behind(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
@@ -293,7 +305,7 @@ async def test_handshakes_are_connections_too(tls: tuple[ssl.SSLContext, ssl.SSL
 
 
 async def test_a_request_over_tls_has_the_same_limits(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    async with serving(tls=tls[0]) as served:
+    async with serving(replace(LIMITS, head=2, keep_alive=1), tls[0]) as served:
         reader, writer = await served.open(tls[1])
         writer.write(b"GET / HT")
         assert (await _to_the_end(reader)).startswith(b"HTTP/1.1 408")

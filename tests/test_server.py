@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 
 import httpx
 from starlette.applications import Starlette
@@ -11,6 +10,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from exporter.server import Server, listen
+
+HANGS = 20
+"""Seconds after which a server that has not ended never will, however busy the machine is."""
 
 
 async def is_served(client: httpx.AsyncClient, url: str) -> bool:
@@ -42,7 +44,7 @@ async def test_a_running_request_is_answered_before_the_server_stops() -> None:
         assert not serving.done()
         go_on.set()
         assert (await answer).text == "done"
-    await asyncio.wait_for(serving, 2)
+    await asyncio.wait_for(serving, HANGS)
 
 
 async def test_a_request_that_hangs_does_not_keep_the_server() -> None:
@@ -56,13 +58,11 @@ async def test_a_request_that_hangs_does_not_keep_the_server() -> None:
     listener = listen("127.0.0.1", 0)
     server = Server(Starlette(routes=[Route("/", hangs)]), graceful_seconds=1)
     serving = asyncio.create_task(server.serve([listener]))
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=2 * HANGS) as client:
         answer = asyncio.create_task(client.get(f"http://127.0.0.1:{listener.getsockname()[1]}"))
         await arrived.wait()
-        started = time.monotonic()
         server.stop()
-        await serving
-        assert time.monotonic() - started < 2
+        await asyncio.wait_for(serving, HANGS)
         await asyncio.wait([answer])
 
 

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from exporter.connection import LIMITS
 from exporter.demo import Upstreams, serve, utc_now
 
 pytestmark = pytest.mark.timeout(30)
@@ -20,15 +21,16 @@ async def test_both_upstreams_answer_on_loopback_at_once() -> None:
         assert (await client.get(f"{upstreams.cloro_url}/v1/async/status", headers=headers)).status_code == 200
 
 
-async def test_it_stops_within_a_second_whoever_is_still_connected() -> None:
+async def test_it_stops_whoever_is_still_connected() -> None:
     tasks = asyncio.all_tasks()
     async with httpx.AsyncClient() as client:
         async with serve() as upstreams:
             await client.get(f"{upstreams.prefect_url}/health")
             await client.get(upstreams.cloro_url)
             silent = await asyncio.open_connection("127.0.0.1", urlsplit(upstreams.cloro_url).port)
-            began = time.perf_counter()
-        assert time.perf_counter() - began < 1
+            began = time.monotonic()
+        # Sooner than the first limit that it has for a client is over.
+        assert time.monotonic() - began < LIMITS.head
         with pytest.raises(httpx.ConnectError):
             await client.get(f"{upstreams.prefect_url}/health")
         assert await silent[0].read() == b""

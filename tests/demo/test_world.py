@@ -198,9 +198,9 @@ def test_memory_is_bounded_over_a_week() -> None:
 
 def test_a_laptop_that_slept_for_a_year_does_not_hang() -> None:
     world = World(START)
-    began = time.perf_counter()
+    began = time.process_time()
     world.advance(START + timedelta(days=365))
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert world.now == START + timedelta(days=365)
     assert any(run.created > world.now - timedelta(minutes=1) for run in world.runs())
 
