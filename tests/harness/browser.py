@@ -1,13 +1,16 @@
 """Dashboards in a real browser, with Grafana's published packages: see `tests/browser`."""
 
+import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,7 +84,28 @@ def script(name: str, *arguments: str | Path, job: object = None, timeout: float
 
 @cache
 def _build() -> None:
-    script("build.mjs")
+    """Bundle the page, unless it was of what there is now.
+
+    Another process may read the bundle: nobody else writes it meanwhile, nor writes it again.
+    """
+    sources = sorted((*FOLDER.glob("src/*"), FOLDER / "build.mjs", FOLDER / "package-lock.json"))
+    made_of = sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    stamp = FOLDER / "dist" / "made-of"
+    with locked(FOLDER):
+        if not stamp.exists() or stamp.read_text() != made_of:
+            script("build.mjs")
+            stamp.write_text(made_of)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in here with this folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def render(prometheus: str, dashboards: Path, visits: Sequence[Visit], *, pictures: Path | None = None) -> list[Page]:

@@ -10,7 +10,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
 from http.client import HTTPConnection, HTTPException
+from itertools import cycle, islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +20,8 @@ Condition = Callable[[], bool]
 
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 40
+_BLOCK = 200
+"""Ports of one process: those that it had in the last minute may not be free yet."""
 
 
 class ProcessError(RuntimeError):
@@ -70,7 +74,7 @@ class Process:
     def send_signal(self, number: signal.Signals) -> None:
         self._child.send_signal(number)
 
-    def wait_until(self, condition: Condition, *, what: str, timeout: float = 30) -> None:
+    def wait_until(self, condition: Condition, *, what: str, timeout: float = 60) -> None:
         """Poll until `condition` holds; `what` says in an error what was waited for.
 
         Raises `ProcessError` when the process ends first or `timeout` (seconds) passes.
@@ -83,7 +87,7 @@ class Process:
                 raise self._error(f"not within {timeout:g} s: {what}")
             time.sleep(_POLL_SECONDS)
 
-    def wait_for_exit(self, *, timeout: float = 10) -> int:
+    def wait_for_exit(self, *, timeout: float = 60) -> int:
         """Exit code of a process that ends by itself; `ProcessError` after `timeout` seconds."""
         try:
             return self._child.wait(timeout)
@@ -124,7 +128,7 @@ def answers(url: str, *, status: int = 200) -> Condition:
 
     def condition() -> bool:
         # Not httpx: it loads the certificate store at every call, which costs a starting server its time.
-        with closing(HTTPConnection(parts.netloc, timeout=2)) as connection:
+        with closing(HTTPConnection(parts.netloc, timeout=10)) as connection:
             try:
                 connection.request("GET", parts.path)
                 return connection.getresponse().status == status
@@ -154,21 +158,38 @@ def logs(process: Process, pattern: str) -> Condition:
 
 
 def free_port() -> int:
-    """A loopback TCP port that nothing listens on.
+    """A loopback TCP port that nothing listens on, and that no other process is given by this.
 
-    Taken from below the range that the kernel gives to outgoing connections: a server needs seconds until it
-    binds, and a client's connection could have taken the port by then.
+    A server needs seconds until it binds it.
     """
-    choose = random.SystemRandom()
-    for _ in range(100):
-        port = choose.randrange(20_000, 32_000)
+    for port in islice(_ports(), _BLOCK):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
-    raise RuntimeError("no free port in 100 tries")
+    raise RuntimeError(f"none of the {_BLOCK} ports of this process is free")
+
+
+@cache
+def _ports() -> Iterator[int]:
+    """A block of ports for this process, over and over.
+
+    From below the range that the kernel gives to outgoing connections. Whose a block is tells a socket without a file,
+    which ends with the process.
+    """
+    blocks = range(20_000, 32_000, _BLOCK)
+    for first in random.SystemRandom().sample(blocks, len(blocks)):
+        owner = socket.socket(socket.AF_UNIX)
+        try:
+            owner.bind(f"\0ports of the tests of concurrency-exporter, from {first}")
+        except OSError:
+            owner.close()
+            continue
+        owner.detach()
+        return cycle(range(first, first + _BLOCK))
+    raise RuntimeError("too many processes have asked for free ports")
 
 
 @contextmanager
