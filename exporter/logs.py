@@ -1,6 +1,7 @@
 """Log lines: one per event, in logfmt or JSON, on standard error; those of the libraries too."""
 
 import logging
+import select
 import sys
 from typing import Literal, TextIO
 
@@ -19,6 +20,36 @@ _LIBRARIES = {
 _LOGFMT = structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)
 
 
+class _NeverWaits(logging.StreamHandler[TextIO]):
+    """Loses lines that their reader leaves no room for, and tells how many: to wait for him would hold up everything.
+
+    A pipe that has room at all has it for 4,096 bytes, which only a traceback exceeds.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lost = 0
+        self._poll: select.poll | None = select.poll()
+        try:
+            self._poll.register(stream, select.POLLOUT)
+        except (TypeError, ValueError):  # there is none, or it is in memory
+            self._poll = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, if there is room for it."""
+        if self._lost and self._has_room():
+            told = f"{self._lost} log line(s) were lost, since nobody had read those before them"
+            self._lost = 0
+            super().emit(logging.LogRecord(__name__, logging.WARNING, __file__, 0, told, None, None))
+        if self._has_room():
+            super().emit(record)
+        else:
+            self._lost += 1
+
+    def _has_room(self) -> bool:
+        return not self._poll or bool(self._poll.poll(0))
+
+
 def configure(level: str, log_format: LogFormat, stream: TextIO = sys.stderr) -> None:
     """Send all log lines of at least `level` to `stream`."""
     threshold = logging.getLevelNamesMapping()[level.upper()]
@@ -34,7 +65,7 @@ def configure(level: str, log_format: LogFormat, stream: TextIO = sys.stderr) ->
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(stream)
+    handler = _NeverWaits(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared],

@@ -1,6 +1,7 @@
 """The real command as a child process, against fake upstreams on loopback."""
 
 import ast
+import fcntl
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import pytest
 from exporter import __version__, cli
 from exporter.settings_file import ConfigError
 from tests.harness import programs
-from tests.harness.process import Process, free_port, running
+from tests.harness.process import Process, answers, free_port, running
 from tests.harness.upstream import Request, Upstream, answer, never, serving
 
 COMMAND = [sys.executable, "-m", "exporter"]
@@ -493,6 +494,36 @@ def test_every_event_is_one_line(
     (left_out,) = (event for event in events if event["msg"] == "left out of the snapshot")
     assert left_out["queue"] == NASTY
     assert len(events) == 4
+
+
+def test_a_log_that_nobody_reads_holds_nothing_up(tmp_path: Path) -> None:
+    nobody, port = f"http://127.0.0.1:{free_port()}", free_port()
+    path = configure(tmp_path, *(cloro(nobody, f"source-{number}", interval="10s") for number in range(100)))
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 16384)
+    command = [*COMMAND, f"--web.listen-address=127.0.0.1:{port}", "--config.file", str(path)]
+    child = subprocess.Popen(command, stderr=writer, env=environment())
+    os.close(writer)
+    try:
+        # Each of the sources has then failed and said so, which is more than the pipe holds.
+        ready, deadline = answers(f"http://127.0.0.1:{port}/-/ready"), time.monotonic() + 20
+        while not ready() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert ready()
+        log = os.read(reader, 65536)
+        assert 0 < log.count(b"poll failed") < 100
+        child.send_signal(signal.SIGHUP)
+        while b"configuration reloaded" not in log:
+            log += os.read(reader, 65536)
+        events = [logfmt(line) for line in log.decode().splitlines()]
+        lost = 100 - sum(event["msg"] == "poll failed" for event in events)
+        assert f"{lost} log line(s) were lost, since nobody had read those before them" in [
+            one["msg"] for one in events
+        ]
+    finally:
+        child.kill()
+        child.wait()
+        os.close(reader)
 
 
 def test_it_is_quiet_when_all_is_well(start: StartExporter, tmp_path: Path, upstream: Upstream) -> None:
