@@ -54,6 +54,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # Else any program of this machine, and an environment variable, could say what scheme was spoken.
+                proxy_headers=False,
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 timeout_keep_alive=limits.keep_alive,
                 timeout_graceful_shutdown=graceful_seconds,

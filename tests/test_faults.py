@@ -473,11 +473,13 @@ async def test_a_duration_that_breaks_the_contract(value: str) -> None:
         ("prefect", POOLS, {"results": [], "count": 0}, "contract broken at the answer: Input should be a valid array"),
         ("prefect", POOLS, [[]], "contract broken at 0: Input should be an object"),
         ("prefect", POOLS, [pool(8, "a", id="8")], "contract broken at 0.id: Input should be a valid UUID"),
+        ("prefect", POOLS, [pool(8, "a", id="\x1b]0;")], "found `` at 0"),
         ("prefect", POOLS, [pool(8, "a", id=8)], "contract broken at 0.id: "),
         ("prefect", POOLS, [pool(8, "a") | {"name": None}], "contract broken at 0.name: "),
     ],
     ids=[
-        "cloro-surrogate", "cloro-list", "cloro-nothing", "surrogate", "object", "list", "id", "id-number", "no-name",
+        "cloro-surrogate", "cloro-list", "cloro-nothing", "surrogate", "object", "list", "id", "id-control-character",
+        "id-number", "no-name",
     ],
 )  # fmt: skip
 async def test_a_shape_that_breaks_the_contract(system: str, path: str, body: object, says: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 import httpx
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -45,6 +46,23 @@ async def test_a_running_request_is_answered_before_the_server_stops() -> None:
         go_on.set()
         assert (await answer).text == "done"
     await asyncio.wait_for(serving, HANGS)
+
+
+async def test_nobody_says_for_another_what_he_has_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+
+    async def asked(request: Request) -> Response:
+        return PlainTextResponse(f"{request.url.scheme} {request.client and request.client.host}")
+
+    listener = listen("127.0.0.1", 0)
+    server = Server(Starlette(routes=[Route("/", asked)]), graceful_seconds=1)
+    serving = asyncio.create_task(server.serve([listener]))
+    async with httpx.AsyncClient(trust_env=False) as client:
+        forged = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.1"}
+        answer = await client.get(f"http://127.0.0.1:{listener.getsockname()[1]}", headers=forged)
+    server.stop()
+    await serving
+    assert answer.text == "http 127.0.0.1"
 
 
 async def test_a_request_that_hangs_does_not_keep_the_server() -> None:

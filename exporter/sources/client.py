@@ -257,7 +257,8 @@ def _breach(error: ValidationError, response: httpx.Response, credentials: Crede
         return f"the answer is not JSON but {media_type}; is url the address of the API?"
     field = ".".join(str(part) for part in first["loc"]) or "the answer"
     more = f" (and {len(others)} more)" if others else ""
-    return f"contract broken at {field}: {first['msg']}{more}"
+    # Some of pydantic's words quote the character that they do not expect.
+    return f"contract broken at {field}: {credentials.quote(first['msg'])}{more}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
