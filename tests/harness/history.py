@@ -38,16 +38,16 @@ def history(folder: Path, at: Callable[[float, float], Sources], *, days: float)
     """A Prometheus, to be entered, with the last `days`. `at` tells what was found so many seconds ago, and when."""
     now = time.time() // STEP * STEP
     moments = [now + seconds for seconds in range(int(-days * 86400), AHEAD + STEP, STEP)]
-    _store(folder, _scrapes(moments, lambda moment: at(now - moment, moment)))
+    backfill(folder, _scrapes(moments, lambda moment: at(now - moment, moment)))
     for rules in _layers():
         with PrometheusServer(folder) as server:
             lines = [line for rule in rules for line in _evaluated(server, rule, moments)]
         if lines:
-            _store(folder, lines)
+            backfill(folder, lines)
     return PrometheusServer(folder)
 
 
-def _store(folder: Path, lines: Iterable[str]) -> None:
+def backfill(folder: Path, lines: Iterable[str]) -> None:
     text = folder / "openmetrics.txt"
     text.parent.mkdir(parents=True, exist_ok=True)
     with text.open("w", encoding="utf-8") as file:
@@ -124,7 +124,7 @@ def _evaluated(server: PrometheusServer, rule: dict[str, Any], moments: list[flo
         found[frozenset((labels | rule.get("labels", {}) | {"__name__": rule.get("record", "")}).items())] += values
     for series, values in found.items():
         if "record" in rule:
-            yield from (_sample(dict(series), value, moment) for moment, value in sorted(values))
+            yield from (sample(dict(series), value, moment) for moment, value in sorted(values))
         else:
             active = sorted(moment for moment, _ in values)
             yield from _alerts({**dict(series), "alertname": rule["alert"]}, active, _seconds(rule.get("for", "0s")))
@@ -137,8 +137,8 @@ def _alerts(labels: Mapping[str, str], moments: list[float], seconds: float) -> 
         since = since if moment - last <= STEP else moment
         last = moment
         state = "firing" if moment - since >= seconds else "pending"
-        yield _sample({**labels, "__name__": "ALERTS", "alertstate": state}, "1", moment)
-        yield _sample({**labels, "__name__": "ALERTS_FOR_STATE"}, f"{since:.0f}", moment)
+        yield sample({**labels, "__name__": "ALERTS", "alertstate": state}, "1", moment)
+        yield sample({**labels, "__name__": "ALERTS_FOR_STATE"}, f"{since:.0f}", moment)
 
 
 def _seconds(duration: str) -> float:
@@ -147,6 +147,6 @@ def _seconds(duration: str) -> float:
     )
 
 
-def _sample(labels: Mapping[str, str], value: str, moment: float) -> str:
+def sample(labels: Mapping[str, str], value: str, moment: float) -> str:
     rest = ",".join(f'{name}="{text}"' for name, text in labels.items() if name != "__name__")
     return f"{labels['__name__']}{{{rest}}} {value} {moment:.0f}\n"
