@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import httpx
 import pytest
 
 from exporter import __version__, cli
+from exporter.connection import LIMITS
 from exporter.settings_file import ConfigError
 from tests.harness import programs
 from tests.harness.process import Process, answers, free_port, running
@@ -37,7 +39,7 @@ def environment(**more: str) -> dict[str, str]:
 def run(*flags: str, **more: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
     done = subprocess.run(
-        [*COMMAND, *flags], capture_output=True, text=True, timeout=20, env=environment(**more), check=False
+        [*COMMAND, *flags], capture_output=True, text=True, timeout=60, env=environment(**more), check=False
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -84,8 +86,8 @@ def upstream() -> Iterator[Upstream]:
 
 
 def times(interval: str) -> dict[str, str]:
-    """Polls that follow each other fast, but do not time out on a machine that is busy."""
-    return {"interval": interval} | ({"timeout": "3s", "stale_after": "6s"} if interval.endswith("ms") else {})
+    """Polls that follow each other fast, but neither time out nor expire on a machine that is busy."""
+    return {"interval": interval} | ({"timeout": "20s", "stale_after": "1m"} if interval.endswith("ms") else {})
 
 
 def prefect(url: str, name: str = "prod", interval: str = "300ms") -> dict[str, Any]:
@@ -112,7 +114,7 @@ class Exporter:
         found = re.search(r"127\.0\.0\.1:(\d+)", self.process.log_text())
         assert found
         self.port = int(found[1])
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=30)
 
     def lines(self) -> list[str]:
         return self.client.get("/metrics").raise_for_status().text.splitlines()
@@ -122,13 +124,18 @@ class Exporter:
         return next((float(line.split()[-1]) for line in self.lines() if line.startswith(series)), None)
 
     def wait_for(self, series: str, value: float | None) -> None:
-        self.process.wait_until(lambda: self.value(series) == value, what=f"{series} is {value}", timeout=10)
+        self.process.wait_until(lambda: self.value(series) == value, what=f"{series} is {value}")
+
+    def wait_for_polls(self, source: str, outcome: str, number: int) -> None:
+        """Until so many polls of a Prefect source have ended like that."""
+        series = f'concurrency_exporter_polls_total{{outcome="{outcome}",source="{source}",system="prefect"}}'
+        self.process.wait_until(lambda: (self.value(series) or 0) >= number, what=f"{number} polls: {outcome}")
 
     def stop(self, number: signal.Signals) -> tuple[int, float]:
         """Exit code, and the seconds that the end took."""
         start = time.monotonic()
         self.process.send_signal(number)
-        return self.process.wait_for_exit(timeout=10), time.monotonic() - start
+        return self.process.wait_for_exit(), time.monotonic() - start
 
 
 StartExporter = Callable[..., Exporter]
@@ -156,6 +163,8 @@ CLORO_SLOTS = 'concurrency_queue_active_slots{pool="",queue="async",source="scra
 UP = 'concurrency_exporter_source_up{source="prod",system="prefect"}'
 RELOADED = "concurrency_exporter_config_last_reload_successful"
 POLLED = 'concurrency_exporter_polls_total{outcome="success",source="prod",system="prefect"}'
+SOON = LIMITS.head
+"""Seconds in which it ends on a busy machine. Had it waited for a client or for a poll, it would have been longer."""
 
 
 def test_help_and_version() -> None:
@@ -346,7 +355,7 @@ def test_the_demo(start: StartExporter) -> None:
     assert re.search(r'^concurrency_queue_active_slots\{.*source="cloro-demo",system="cloro"\} ', text, re.MULTILINE)
     code, seconds = exporter.stop(signal.SIGTERM)
     assert code == 0
-    assert seconds < 2
+    assert seconds < SOON
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -363,7 +372,7 @@ def test_a_signal_ends_it_soon_even_while_others_hang(
         idle.sendall(b"GET /metrics HT")
         code, seconds = exporter.stop(number)
     assert code == 0
-    assert seconds < 2
+    assert seconds < SOON
     log = exporter.process.log_text()
     assert "Traceback" not in log
     assert log.splitlines()[-1].endswith("level=info msg=stopped")
@@ -394,8 +403,9 @@ def test_a_signal_ends_a_dry_run(tmp_path: Path, upstream: Upstream) -> None:
 def test_it_starts_without_its_upstream_and_recovers(start: StartExporter, tmp_path: Path) -> None:
     with serving(upstream_answer({"queue": 3})) as upstream:
         good, upstream.answer = upstream.answer, lambda _: answer({"detail": "starting"}, 503)
-        exporter = start("--config.file", configure(tmp_path, prefect(upstream.url)))
-        exporter.wait_for('concurrency_exporter_polls_total{outcome="failure",source="prod",system="prefect"}', 1)
+        expires_soon = prefect(upstream.url) | {"timeout": "4s", "stale_after": "9s"}
+        exporter = start("--config.file", configure(tmp_path, expires_soon))
+        exporter.wait_for_polls("prod", "failure", 1)
         assert exporter.client.get("/-/ready").status_code == 200
         assert (exporter.value(UP), exporter.value(SLOTS)) == (0, None)
         upstream.answer = good
@@ -403,13 +413,16 @@ def test_it_starts_without_its_upstream_and_recovers(start: StartExporter, tmp_p
         assert exporter.value(UP) == 1
     exporter.wait_for(UP, 0)
     exporter.wait_for(SLOTS, None)
-    log = exporter.process.log_text()
-    assert re.findall(r'level=(\w+) msg="?([\w ]+)', log)[1:] == [
+    lines = [logfmt(line) for line in exporter.process.log_text().splitlines()[1:]]
+    assert [told for told, _ in groupby((line["level"], line["msg"]) for line in lines)] == [
         ("warning", "poll failed"),
         ("info", "poll succeeded again"),
         ("warning", "poll failed"),
     ]
-    assert "503" in log
+    # Each trouble once: at its end upstream may have broken off a poll, and then there is nobody.
+    errors = [line["error"] for line in lines if "error" in line]
+    assert len(set(errors)) == len(errors) <= 3
+    assert "503" in errors[0]
 
 
 def test_sighup_reads_the_file_again(start: StartExporter, tmp_path: Path, upstream: Upstream) -> None:
@@ -470,18 +483,24 @@ def logfmt(line: str) -> dict[str, str]:
     return {pair[1]: ast.literal_eval(pair[2]) if pair[2].startswith('"') else pair[2] for pair in pairs}
 
 
+def is_skip(message: str) -> bool:
+    """Of a poll that has taken longer than the interval, as on a busy machine it may."""
+    return message.startswith("poll skipped")
+
+
 @pytest.mark.parametrize(("log_format", "read"), [("logfmt", logfmt), ("json", json.loads)], ids=["logfmt", "json"])
 def test_every_event_is_one_line(
     start: StartExporter, tmp_path: Path, log_format: str, read: Callable[[str], dict[str, str]]
 ) -> None:
     with serving(upstream_answer({"good": 1, NASTY: None})) as upstream:
-        path = configure(tmp_path, prefect(upstream.url, interval="2s"), cloro("http://127.0.0.1:1", name="x=y\nz"))
+        failing = cloro("http://127.0.0.1:1", name="x=y\nz")
+        path = configure(tmp_path, prefect(upstream.url, interval="2000ms"), failing)
         exporter = start("--config.file", path, f"--log.format={log_format}")
-        exporter.wait_for('concurrency_exporter_polls_total{outcome="partial",source="prod",system="prefect"}', 2)
+        exporter.wait_for_polls("prod", "partial", 2)
         assert exporter.stop(signal.SIGTERM)[0] == 0
     text = exporter.process.log.read_bytes().decode()
     assert text.replace("\n", "").isprintable()
-    events = [read(line) for line in text.removesuffix("\n").split("\n")]
+    events = [event for event in map(read, text.removesuffix("\n").split("\n")) if not is_skip(event["msg"])]
     assert [event["msg"] for event in events if event["level"] == "info"] == ["listening", "stopped"]
     warnings = sorted(
         (event["msg"], event["source"], event["reason"]) for event in events if event["level"] == "warning"
@@ -527,11 +546,11 @@ def test_a_log_that_nobody_reads_holds_nothing_up(tmp_path: Path) -> None:
 
 
 def test_it_is_quiet_when_all_is_well(start: StartExporter, tmp_path: Path, upstream: Upstream) -> None:
-    path = configure(tmp_path, prefect(upstream.url, interval="2s"), cloro(upstream.url, interval="2s"))
+    path = configure(tmp_path, prefect(upstream.url, interval="1000ms"), cloro(upstream.url, interval="1000ms"))
     exporter = start("--config.file", path)
-    exporter.process.wait_until(lambda: (exporter.value(POLLED) or 0) >= 4, what="several polls")
-    (line,) = exporter.process.log_text().splitlines()
-    assert logfmt(line) | {"ts": "", "address": ""} == {
+    exporter.wait_for_polls("prod", "success", 4)
+    (line,) = (line for line in map(logfmt, exporter.process.log_text().splitlines()) if not is_skip(line["msg"]))
+    assert line | {"ts": "", "address": ""} == {
         "ts": "",
         "level": "info",
         "msg": "listening",

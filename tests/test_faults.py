@@ -31,10 +31,14 @@ from exporter.web import application
 from tests.harness.cloro import KEY, PUBLISHED, error
 from tests.harness.upstream import Answer, Hangup, Request, Upstream, answer, never, serve
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(90)
 
 SHORT: Final = "900ms"
-"""A deadline for faults that last: one request to Prefect may take a third of it."""
+"""A deadline for faults that last and fail the whole poll: one request to Prefect may take a third of it."""
+PATIENT: Final = "3s"
+"""For faults that last, beside which the rest has to be read: on a busy machine that takes some of it."""
+LATE: Final = 20
+"""Seconds after which what has not happened never will, however busy the machine is."""
 
 
 @pytest.fixture(autouse=True)
@@ -131,12 +135,16 @@ class Exporter:
         self.system = system
         self.time = Time()
         base = f"{url}/api" if system == "prefect" else url
-        whole = {"name": "s", "system": system, "url": base, "timeout": "20s"} | AUTH[system] | settings
-        self.config = SYSTEMS[system].model_validate(whole)
+        self._whole = {"name": "s", "system": system, "url": base, "timeout": "20s"} | AUTH[system] | settings
+        self.config = SYSTEMS[system].model_validate(self._whole)
         self._store = Store(self.time.clock)
         self.telemetry = Telemetry(self._store, self.time.clock)
         self.poller = Poller(self._store, self.telemetry, self.time.clock)
         self.logs: list[Any] = []
+
+    async def change(self, **settings: Any) -> None:
+        """Have other settings; its data stays."""
+        await self.poller.configure([SYSTEMS[self.system].model_validate(self._whole | settings)])
 
     async def poll(self) -> SourceState:
         # With tracebacks, as they are logged.
@@ -277,12 +285,12 @@ def json_answer(text: str) -> bytes:
     return answer(text.encode())
 
 
-SLOW: Final = {"timeout": SHORT}
+SLOW: Final = {"timeout": PATIENT}
 TOO_LARGE: Final = answer(b" " * (17 * 1024**2))
 
 FAULTS: Final = {
     "closes": Fault(hang_up(), "connect", "Server disconnected without sending a response", 2),
-    "never-answers": Fault(never, "timeout", "within 0.", settings=SLOW),
+    "never-answers": Fault(never, "timeout", "within 0.", settings={"timeout": SHORT}),
     "truncated-body": Fault(
         hang_up(answer(PUBLISHED)[:-9]), "connect", "without sending complete message body", 2
     ),
@@ -317,7 +325,7 @@ FAULTS: Final = {
 @pytest.mark.parametrize("system", GOOD)
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_the_whole_upstream_fails(system: str, fault: Fault) -> None:
-    async with serve(by_path(GOOD[system])) as upstream, Exporter(system, upstream.url, **fault.settings) as exporter:
+    async with serve(by_path(GOOD[system])) as upstream, Exporter(system, upstream.url) as exporter:
         assert (await exporter.poll()).outcome == "success"
         assert await exporter.queues() == QUEUES[system]
         assert await exporter.own("source_up") == 1
@@ -326,6 +334,7 @@ async def test_the_whole_upstream_fails(system: str, fault: Fault) -> None:
         upstream.requests.clear()
         upstream.answer = by_path({FIRST[system]: fault.what})
         exporter.time.seconds += 30
+        await exporter.change(**fault.settings)
         state = await exporter.poll()
         assert state.failure
         assert (state.outcome, state.failure.reason) == ("failure", fault.reason)
@@ -349,6 +358,7 @@ async def test_the_whole_upstream_fails(system: str, fault: Fault) -> None:
         assert await exporter.own("queues_unreadable") is None
 
         upstream.answer = by_path(GOOD[system])
+        await exporter.change()
         assert (await exporter.poll()).outcome == "success"
         assert await exporter.observed() == published
         assert await exporter.own("source_up") == 1
@@ -366,7 +376,7 @@ async def test_an_answer_that_trickles(system: str, slow_after: bytes) -> None:
         assert state.failure
         assert (state.outcome, state.failure.reason) == ("failure", "timeout")
         assert "within 0." in state.failure.message
-        assert len(upstream.requests) == 1
+        assert len(upstream.requests) <= 1
         assert await exporter.observed() == []
 
 
@@ -507,7 +517,7 @@ async def test_an_answer_of_many_wrong_values(system: str, path: str, begins: st
             (8_000_000, "too_large", "the answer has more than 500,000 values"),
         ):
             upstream.answer = failing(system, {path: json_answer(f"{begins}{'0,' * values}0]{ends}")})
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(LATE):
                 state = await exporter.poll()
             assert state.failure
             assert state.failure.reason == reason
@@ -537,7 +547,7 @@ async def test_of_the_page_of_an_error_only_the_beginning_is_read(system: str) -
         state = await exporter.poll()
         assert state.failure
         assert (state.failure.reason, "502 Bad Gateway" in state.failure.message) == ("http_status", True)
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), LATE)
         assert sent < 8 * 1024**2  # what the kernel holds in its buffers, too
 
 
@@ -552,7 +562,7 @@ async def test_a_date_in_retry_after_is_by_upstreams_clock(system: str) -> None:
         Exporter(system, upstream.url) as exporter,
     ):
         exporter.poller.start()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LATE):
             while not await exporter.own("polls_total", outcome="failure"):  # noqa: ASYNC110  a page has no event
                 await asyncio.sleep(0.01)
         next_poll = exporter.poller.next_poll("s")
@@ -591,7 +601,7 @@ PARTIAL: Final[dict[str, tuple[Answers, Left, str, dict[str, Any]]]] = {
     "500": ({ONE: answer({}, 500)}, [("a", "one", "http_status")], "500 Internal Server Error", {}),
     "html": ({ONE: answer(b"<html>")}, [("a", "one", "contract")], "Invalid JSON", {}),
     "17-MiB": ({ONE: TOO_LARGE}, [("a", "one", "too_large")], "larger than 16 MiB", {}),
-    "hangs": ({ONE: never}, [("a", "one", "timeout")], "no complete answer within 0.3s", SLOW),
+    "hangs": ({ONE: never}, [("a", "one", "timeout")], "no complete answer within 1s", SLOW),
     "page-2-fails": (
         {ONE: paged(answer(status(run(11), pages=2)), answer({}, 500))}, [("a", "one", "http_status")], "500 ", {}
     ),

@@ -158,7 +158,7 @@ def test_all_that_it_imports_has_bytecode(built: Image, tmp_path: Path) -> None:
 def test_as_pid_1_it_ends_at_a_signal(built: Image, tmp_path: Path, number: signal.Signals) -> None:
     with container(built, tmp_path, "--demo") as running:
         os.kill(running.pid, number)
-        assert running.process.wait_for_exit(timeout=5) == 0
+        assert running.process.wait_for_exit() == 0
     assert "msg=stopped" in running.process.log_text()
 
 

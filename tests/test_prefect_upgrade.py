@@ -99,5 +99,4 @@ def wait_for_new_answers(running: Exporter) -> None:
     running.process.wait_until(
         lambda: POOL_SLOTS in running.series() and answers_by_code(running, STATUS).get("200", 0) >= 4,
         what="what the new server has",
-        timeout=10,
     )

@@ -39,7 +39,8 @@ def test_every_value_of_an_older_server(version: str, queues: int, start_prefect
             running.process.wait_until(lambda: successes(running.series()) >= 2, what="two polls")
             found = published(running)
             own = running.series("concurrency_exporter_upstream_requests_total")
-            log = running.process.log_text()
+            # On a busy machine a poll may take longer than this short interval, which is no fault.
+            log = [line for line in running.process.log_text().splitlines() if 'msg="poll skipped' not in line]
         after = read(client, by_runs=old)
     if old:
         assert steady(found) == steady(expected(before)) == steady(expected(after))
@@ -52,5 +53,4 @@ def test_every_value_of_an_older_server(version: str, queues: int, start_prefect
         assert sum(refused.values()) <= 2, "asked for once, and not at every poll"
     else:
         assert_equal_to_readings(found, before, after)
-    assert "level=warning" not in log
-    assert "level=error" not in log
+    assert [line for line in log if "level=info" not in line] == []

@@ -91,7 +91,8 @@ async def logged(fault: Reason) -> dict[str, Any]:
     poller = Poller(store, Telemetry(store, clock), clock)
     kind = Faulty if fault == "internal" else PrefectConfig
     async with FAULTS[fault]() as url:
-        settings = {"name": "production", "system": "prefect", "url": f"{url}/api", "timeout": "900ms"}
+        timeout = "900ms" if fault == "timeout" else "20s"
+        settings = {"name": "production", "system": "prefect", "url": f"{url}/api", "timeout": timeout}
         await poller.configure([kind.model_validate(settings)])
         with capture_logs() as logs:
             await poller.poll("production")

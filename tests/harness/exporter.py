@@ -30,7 +30,7 @@ class Exporter:
 
     def get(self, path: str = "/metrics", **headers: str) -> httpx.Response:
         """The answer to one request, whatever its status."""
-        return httpx.get(f"{self.url}{path}", headers=headers, auth=self.auth, trust_env=False, timeout=10)
+        return httpx.get(f"{self.url}{path}", headers=headers, auth=self.auth, trust_env=False, timeout=30)
 
     def series(self, prefix: str = "concurrency_") -> Series:
         """The series on `/metrics` whose names begin with `prefix`."""

@@ -137,7 +137,7 @@ class PrometheusServer:
         """The groups of rules as the API has them, each rule with its `health` and `lastError`."""
         return list(self._get("/api/v1/rules", {})["groups"])
 
-    def wait_for(self, expression: str, predicate: Callable[[Vector], object] = bool, *, timeout: float = 30) -> Vector:
+    def wait_for(self, expression: str, predicate: Callable[[Vector], object] = bool, *, timeout: float = 60) -> Vector:
         """Query until `predicate` holds of the result (by default: there is one), and return that result.
 
         Raises `AssertionError` with the last result when `timeout` (seconds) passes.
