@@ -970,6 +970,38 @@ async def test_tls(
         assert says in state.failure.message
 
 
+@pytest.mark.parametrize(
+    ("served", "settings", "says"),
+    [
+        ("right", {}, "TLS failed: self-signed certificate; check tls_config"),
+        ("wrong", {"ca_file": "wrong.pem"}, "TLS failed: IP address mismatch"),
+        ("right", {"ca_file": "right.pem"}, None),
+        ("wrong", {"insecure_skip_verify": True}, None),
+    ],
+    ids=["self-signed", "wrong-name", "trusted", "not-verified"],
+)
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+async def test_tls_to_a_proxy(
+    certificates: Path, served: str, settings: dict[str, Any], says: str | None, scheme: str
+) -> None:
+    """It is trusted by the same settings as upstream, which is not encrypted here, so that the proxy can answer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / f"{served}.pem", certificates / f"{served}.key")
+    if "ca_file" in settings:
+        settings = {"ca_file": str(certificates / settings["ca_file"])}
+    by_proxy = by_path({f"http://cloro.example{ASYNC}": GOOD["cloro"][ASYNC]})
+    async with serve(by_proxy) as proxy, relay(proxy, tls=context) as url:
+        proxy_url = url.replace("https", scheme)
+        async with Exporter("cloro", "http://cloro.example", proxy_url=proxy_url, tls_config=settings) as exporter:
+            state = await exporter.poll()
+    if says is None:
+        assert (state.outcome, len(proxy.requests)) == ("success", 1)
+        return
+    assert state.failure
+    assert (state.failure.reason, proxy.requests) == ("tls", [])
+    assert says in state.failure.message
+
+
 @pytest.mark.parametrize("system", GOOD)
 async def test_tls_to_a_server_that_has_none(system: str) -> None:
     async with (

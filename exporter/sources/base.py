@@ -101,7 +101,7 @@ class SourceConfig(Settings):
     basic_auth: BasicAuth | None = None
     """User name and password."""
     tls_config: TlsConfig = TlsConfig()
-    """How to trust an `https` upstream."""
+    """How to trust an `https` upstream, and an `https` proxy."""
     proxy_url: HttpUrl | None = None
     """Proxy to send all requests through."""
     _shard: Shard = PrivateAttr(default=WHOLE)

@@ -68,7 +68,8 @@ class Client:
         self._explain = explain
         self._count_request = count_request
         # To load what the system trusts takes 45 ms and a megabyte: not for what is not encrypted.
-        self._verify = not config.url.startswith("http:") and config.tls_config.context()
+        encrypted = [url for url in (config.url, config.proxy_url) if url and not url.startswith("http:")]
+        self._tls = config.tls_config.context() if encrypted else None
         self._http = self._new_connections()
         self._running = 0
         """How many requests are on their way: as many as are sent, which is bounded by those who send them."""
@@ -80,8 +81,8 @@ class Client:
             # Uncompressed, so that the cap on an answer's bytes holds before anything is unpacked, and because
             # compressing costs the server, whose one process is the bottleneck.
             headers={"Accept-Encoding": "identity", "User-Agent": f"concurrency-exporter/{__version__}"},
-            verify=self._verify,
-            proxy=self._config.proxy_url,
+            verify=self._tls or False,
+            proxy=self._proxy(),
             # Each request has one deadline for all of its phases, below.
             timeout=None,  # noqa: S113
             # A limit of connections would count those that `_connections` tells of, and then wait for ever.
@@ -91,6 +92,12 @@ class Client:
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             trust_env=False,
         )
+
+    def _proxy(self) -> httpx.Proxy | None:
+        """The proxy, which is trusted as upstream is: httpx would ask other authorities of its own choice."""
+        if not (url := self._config.proxy_url):
+            return None
+        return httpx.Proxy(url, ssl_context=None if url.startswith("http:") else self._tls)
 
     async def _connections(self) -> httpx.AsyncClient:
         """The connections to use: new ones, once nothing runs, where a request was cancelled.
