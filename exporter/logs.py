@@ -15,7 +15,7 @@ _LIBRARIES = {
     "httpx": logging.WARNING,  # would tell of each request
     "httpcore": logging.WARNING,
     "uvicorn": logging.ERROR,  # would tell of each request that is no HTTP: a stranger could fill the disk
-    "asyncio": logging.WARNING,
+    "asyncio": logging.ERROR,  # would tell of each client of TLS that hangs up while it is answered: the same
 }
 _LOGFMT = structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)
 

@@ -569,6 +569,20 @@ def test_the_level_is_the_least_that_is_logged(tmp_path: Path) -> None:
     assert err == ""
 
 
+def test_what_a_client_does_is_not_logged_by_the_libraries() -> None:
+    # asyncio's words where a client of TLS hangs up while it is answered: a flood of them makes ten each second.
+    code = """
+import logging
+from exporter import logs
+logs.configure("info", "logfmt")
+logging.getLogger("asyncio").warning("socket.send() raised exception.")
+logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+logging.getLogger("asyncio").error("a fault")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert re.findall(r"level=.*", done.stderr) == ['level=error msg="a fault"']
+
+
 def test_as_the_first_process_of_a_container(start: StartExporter, tmp_path: Path, upstream: Upstream) -> None:
     unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     try:
