@@ -22,6 +22,7 @@ _OF_PROMETHEUS: Final = {
     "scrape_samples_scraped": frozenset[str](),
     "process_resident_memory_bytes": frozenset[str](),
     "process_cpu_seconds_total": frozenset[str](),
+    "prometheus_rule_group_last_duration_seconds": frozenset({"rule_group"}),
 }
 
 
