@@ -377,8 +377,9 @@ class Outage:
     """Those between which all upstreams failed."""
 
     async def scrape(self, client: httpx.AsyncClient) -> None:
+        asked = time.time()
         text = (await client.get("/metrics")).raise_for_status().text
-        self.scrapes.append(Scrape(time.time(), text))
+        self.scrapes.append(Scrape(asked, time.time(), text))
 
     async def go_on(self, client: httpx.AsyncClient, until: Callable[[Scrape], bool]) -> None:
         """Scrape until something holds; raises `TimeoutError` after a minute."""
@@ -477,10 +478,10 @@ def found(ran: Ran, what: str, system: str) -> Row:
         outcomes = {key[1]: last.outcomes[key] - before.outcomes[key] for key in last.outcomes if key[0] == name}
         reasons = {key[1] for key in last.reasons if key[0] == name and last.reasons[key] > before.reasons[key]}
         for scrape in outage.scrapes:
-            age = scrape.at - scrape.last_success.get(name, 0)
-            if age < STALE_AFTER - 1:
+            least, most = (at - scrape.last_success.get(name, 0) for at in (scrape.asked, scrape.at))
+            if most < STALE_AFTER - 1:
                 assert scrape.observed[name] == before.observed[name] > 0, "good data was not served"
-            if age > STALE_AFTER + 1:
+            if least > STALE_AFTER + 1:
                 assert scrape.observed[name] == 0, "old data was served"
             assert scrape.up[name] == 0 or scrape.observed[name] > 0
         if fault.reason is None:

@@ -34,6 +34,10 @@ INTERVAL: Final = 1
 STALE_AFTER: Final = 4
 DOWN: Final = 10
 """Intervals that an outage lasts."""
+LATE: Final = 3
+"""Seconds by which a busy machine may be late."""
+HANGS_UP: Final = 10
+"""Seconds in which it has ended though a look-up hangs, which here is for ever."""
 OLD: Final = "old data, then none"
 FRESH: Final = "fresh data"
 
@@ -76,10 +80,11 @@ class Watched:
     scrapes: list[Scrape] = field(default_factory=list)
 
     def scrape(self) -> Scrape:
-        self.scrapes.append(Scrape(time.time(), self.exporter.get().text))
+        asked, text = time.time(), self.exporter.get().text
+        self.scrapes.append(Scrape(asked, time.time(), text))
         return self.scrapes[-1]
 
-    def until(self, condition: Callable[[Scrape], bool], what: str, seconds: float = 30) -> Scrape:
+    def until(self, condition: Callable[[Scrape], bool], what: str, seconds: float = 60) -> Scrape:
         """The first scrape of which something holds; `AssertionError` after so many seconds."""
         deadline = time.monotonic() + seconds
         while not condition(found := self.scrape()):
@@ -111,10 +116,10 @@ class Watched:
         ended = self.scrape()
         self.until(lambda now: now.up[name] == 1, "recovered", 90)
         for scrape in self.scrapes[self.scrapes.index(began) :]:
-            age = scrape.at - scrape.last_success[name]
-            if age < self.stale_after - 1:
+            least, most = (at - scrape.last_success[name] for at in (scrape.asked, scrape.at))
+            if most < self.stale_after - 1:
                 assert scrape.observed[name] > 0
-            if age > self.stale_after + 1:
+            if least > self.stale_after + 1:
                 assert scrape.observed[name] == 0
         assert last.outcomes[name, "success"] - began.outcomes[name, "success"] <= 1
         assert self.polls("failure") - ended.outcomes[name, "failure"] <= 2
@@ -142,15 +147,14 @@ def stepped(step: str) -> Callable[[Path], Row]:
         offset = folder / "offset"
         offset.write_text("+0\n")
         env = os.environ | faketime(offset)
-        with serving(good) as upstream, watched(folder / "exporter", *both(upstream.url), env=env) as seen:
+        long = {"stale_after": "8s"}  # than it may take us to notice that upstream fails
+        with serving(good) as upstream, watched(folder / "exporter", *both(upstream.url, **long), env=env) as seen:
             seen.until(lambda now: all(now.outcomes[name, "success"] >= 2 for name in BOTH), "it works")
             offset.write_text(f"{step}\n")
             set_at = time.monotonic()
             before = seen.scrape()
             wanted = {name: before.outcomes[name, "success"] + 5 for name in BOTH}
-            seen.until(
-                lambda now: all(now.outcomes[name, "success"] >= wanted[name] for name in BOTH), "keeps pace", 25
-            )
+            seen.until(lambda now: all(now.outcomes[name, "success"] >= wanted[name] for name in BOTH), "keeps pace")
             assert time.monotonic() - set_at > 3 * INTERVAL, "missed polls are not made up"
             (line,) = [one for one in seen.exporter.process.log_text().splitlines() if "the wall clock was set" in one]
             (jump,) = re.findall(r"step_seconds=(\S+)", line)
@@ -161,9 +165,8 @@ def stepped(step: str) -> Callable[[Path], Row]:
             seen.until(lambda now: not any(now.up[name] for name in BOTH), "noticed")
             failing = time.monotonic()
             offset.write_text("+0\n")
-            while sum(map(seen.scrape().observed.__getitem__, BOTH)) > 0:
-                time.sleep(0.2)
-            assert 1 < time.monotonic() - failing < STALE_AFTER + 2, "what has expired is told by the monotonic clock"
+            seen.until(lambda now: not any(now.observed[name] for name in BOTH), "expired by the monotonic clock")
+            assert time.monotonic() - failing > 1, "not by the wall clock, either"
         return Row("", "machine", "success", "", FRESH, "", "", f"≤ {DOWN + 1}")
 
     return fault
@@ -236,14 +239,14 @@ def out_of_descriptors(folder: Path) -> Row:
         with httpx.Client(base_url=seen.exporter.url, trust_env=False, timeout=10) as client:
 
             def up() -> set[str]:
-                seen = Scrape(0, client.get("/metrics").raise_for_status().text)
+                seen = Scrape(0, 0, client.get("/metrics").raise_for_status().text)
                 return {name for name in BOTH if seen.up[name]}
 
             assert up() == set(BOTH)
             old = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, old[1]))
             upstream.answer = hang_up  # so that it needs another connection
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 30
             while up():
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
@@ -293,7 +296,7 @@ def resolver_hangs(folder: Path) -> Row:
             started = time.monotonic()
             seen.exporter.process.send_signal(signal.SIGTERM)
             assert seen.exporter.process.wait_for_exit() == 0
-            assert time.monotonic() - started < 4
+            assert time.monotonic() - started < HANGS_UP
     return Row("", "machine", "failure", "`timeout`", OLD, "next poll, after its `timeout`", "next poll", "≤ 7")
 
 
@@ -305,14 +308,15 @@ def exporter_stopped(folder: Path) -> Row:
         sent = len(upstream.requests)
         time.sleep(STALE_AFTER + 1)
         assert len(upstream.requests) == sent
+        continued = time.monotonic()
         seen.exporter.process.send_signal(signal.SIGCONT)
         found = seen.scrape()
         assert found.observed["s"] == 0 or found.at - found.last_success["s"] < STALE_AFTER
-        seen.until(lambda now: now.outcomes["s", "success"] > before.outcomes["s", "success"] + 1, "it goes on", 5)
+        seen.until(lambda now: now.outcomes["s", "success"] > before.outcomes["s", "success"] + 1, "it goes on")
         time.sleep(INTERVAL)
-        assert seen.scrape().outcomes["s", "success"] < before.outcomes["s", "success"] + 6, (
-            "missed polls are not made up"
-        )
+        polls = seen.scrape().outcomes["s", "success"] - before.outcomes["s", "success"]
+        # One may have been under way when it was stopped, and one is due at once.
+        assert polls <= (time.monotonic() - continued) / (0.9 * INTERVAL) + 2, "missed polls are not made up"
     return Row("", "exporter", "success", "", "no old data", "", "next poll", "0")
 
 
@@ -348,9 +352,8 @@ def on_sqlite(server: PrefectServer, start_prometheus: StartPrometheus, folder: 
     with watched(folder, prefect(server)) as seen:
         seen.interval, seen.stale_after = 2, 8
         prometheus = start_prometheus([seen.exporter.address])
-        seen.until(
-            lambda now: 'code="200",endpoint="/csrf-token",source="s",system="prefect"} 3.0' in now.text, "expires"
-        )
+        tokens = re.compile(r'code="200",endpoint="/csrf-token",source="s",system="prefect"} ([3-9]|\d\d)')
+        seen.until(lambda now: tokens.search(now.text) is not None, "expires")
         assert seen.polls("failure") == 0
         yield csrf, Row("", "prefect", "success", "", FRESH, "", "", "2 more in a poll")
 
@@ -390,9 +393,9 @@ def on_sqlite(server: PrefectServer, start_prometheus: StartPrometheus, folder: 
         reasons, requests = seen.outage(kill, start)
         assert (reasons, requests <= 7) == ({"connect"}, True)
         last = max(at for at, _ in prometheus.samples('concurrency_pool_slot_limit{source="s"}[1m]') if at < started[0])
-        assert killed_at[0] < last < killed_at[0] + seen.stale_after + 2
+        assert killed_at[0] < last < killed_at[0] + seen.stale_after + LATE
         down = [at for at, up in prometheus.samples('concurrency_exporter_source_up{source="s"}[1m]') if not up]
-        assert min(at for at in down if at > killed_at[0]) < killed_at[0] + 2 * seen.interval + 2
+        assert min(at for at in down if at > killed_at[0]) < killed_at[0] + 2 * seen.interval + LATE
         yield killed, Row("", "prefect", "failure", "`connect`", OLD, "next poll", "next poll", "≤ 7")
 
 

@@ -73,8 +73,9 @@ _LABEL: Final = re.compile(r'(?:outcome|reason)="([^"]*)"')
 
 @dataclass
 class Scrape:
-    """What `/metrics` said of each source, `at` a time by the exporter's own clock."""
+    """What `/metrics` said of each source, at a time between when it was `asked` and `at`."""
 
+    asked: float
     at: float
     text: str
     up: dict[str, float] = field(default_factory=dict)
