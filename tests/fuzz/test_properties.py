@@ -16,6 +16,7 @@ from exporter import config
 from exporter.exposition import Body, Format
 from exporter.sources import SYSTEMS
 from exporter.sources.prefect import PrefectConfig
+from exporter.sources.prefect.api import MAX_NAME
 from exporter.store import SourceState
 from exporter.tls import TlsServerConfig
 from exporter.web_config import WebConfig
@@ -51,6 +52,7 @@ NASTY = [
     "é",
     "é",
     "# EOF",
+    "x" * MAX_NAME,
     "x" * 5000,
     "NaN",
     "<script>",
@@ -112,7 +114,7 @@ def test_any_value_in_any_place(data: st.DataObject) -> None:
     poll({kind: ok(json.dumps(document, ensure_ascii=data.draw(st.booleans())).encode("utf-8", "surrogatepass"))})
 
 
-@given(st.lists(NAMES, min_size=1, max_size=4, unique=True), st.booleans())
+@given(st.lists(NAMES.filter(lambda name: len(name) <= MAX_NAME), min_size=1, max_size=4, unique=True), st.booleans())
 def test_every_name_is_published_as_it_is(names: list[str], ascii_: bool) -> None:
     pools = [GOOD["P"][0] | {"id": ident(100 + n), "name": name} for n, name in enumerate(names)]
     body = json.dumps(pools, ensure_ascii=ascii_).encode()
