@@ -160,7 +160,11 @@ def test_each_layer_sees_what_only_it_can_see(week_prometheus: PrometheusServer,
     """`make mutants` tries all; a layer that has gone blind is noticed here."""
     only = {
         "queries": ["one side of an `or` is dead", "a dead query: a condition that never holds"],
-        "browser": ["a panel that is cut off: too narrow", "a legend that is cut off: too low"],
+        "browser": [
+            "a panel that is cut off: too narrow",
+            "a legend that is cut off: too low",
+            "a table that is cut off: too low",
+        ],
     }
     bench = Bench(week_prometheus, tmp_path)
     for layer, faults in only.items():

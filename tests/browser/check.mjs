@@ -87,7 +87,8 @@ const read = (page) =>
           // A long table has to be scrolled; without that it is to tell something.
           const end = element.getBoundingClientRect().bottom + 1;
           const rows = [...element.querySelectorAll('[role=row]')];
-          const whole = rows.filter((row) => row.getBoundingClientRect().bottom <= end).length - 1;
+          // Rows themselves have no box; the first of them is the heading.
+          const whole = rows.filter((row) => row.lastElementChild.getBoundingClientRect().bottom <= end).length - 1;
           if (tall && whole < 5) cut.push(`rows of the table after the first ${whole}`);
         } else if (tall && getComputedStyle(element).overflowY !== 'visible')
           cut.push(`what has to be scrolled: ${element.innerText.slice(-40)}`);
