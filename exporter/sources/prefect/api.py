@@ -139,11 +139,12 @@ class FlowRun(Row):
 class FlowRunSlotSummary(TypedDict):
     """One of `flow_runs` in `WorkQueueConcurrencyStatus`. What may be null there may be absent, by its schema.
 
-    A dictionary, since there may be a million of them, and it is made in half the time of a model.
+    A dictionary, since there may be a million of them, and it is made in half the time of a model. For the same reason
+    its texts are bounded, and not cut: that would call back into Python for each of them.
     """
 
     id: Annotated[str, Field(max_length=100)]
-    state_type: NotRequired[Name | None]
+    state_type: NotRequired[Annotated[str, Field(max_length=100)] | None]
     time_in_current_state: NotRequired[Seconds | None]
 
 
