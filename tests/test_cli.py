@@ -508,7 +508,7 @@ def test_every_event_is_one_line(
     assert sorted(warnings) == [
         ("left out of the snapshot", "prod", "http_status"),
         ("poll failed", "x=y\nz", "connect"),
-    ]
+    ], text
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", event["ts"]) for event in events)
     (left_out,) = (event for event in events if event["msg"] == "left out of the snapshot")
     assert left_out["queue"] == NASTY
