@@ -53,6 +53,8 @@ _SIDE: Final = {"VectorMatchCardinality.ManyToOne": "left", "VectorMatchCardinal
 EQUIVALENT: Final = {
     "ConcurrencySlotsSaturated: >= → >": "no number of samples in ten minutes has a share of exactly nine tenths",
     "ConcurrencySourceDown: > → >=": "nor has the share of three quarters, but at the very start",
+    "ConcurrencyExporterAbsent: < → <=": "nor of a half, but at the very start",
+    "ConcurrencyExporterAbsent: [300s] → [360s]": "where both kinds overlap, it is for less than the wait",
     "ConcurrencyPollsOverrun: > → >=": "nor is a ratio of two rates exactly a tenth",
     "ConcurrencyNearLimit: [3600s] → [4320s]": "how long a gap in the history does no harm: more is no fault",
     "concurrency:startable_tasks:sum: < → <=": "the lesser of two that are equal is either",
