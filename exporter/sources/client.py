@@ -177,6 +177,11 @@ class Client:
                 good = response.status_code == HTTPStatus.OK
                 if good and response.headers.get("Content-Encoding", "identity") != "identity":
                     raise SourceError("contract", f"{what}: the answer is compressed, which was not asked for")
+                too_large = SourceError(
+                    "too_large", f"{what}: the answer is larger than {MAX_RESPONSE_BYTES >> 20} MiB"
+                )
+                if good and (_number(response.headers.get("Content-Length")) or 0) > MAX_RESPONSE_BYTES:
+                    raise too_large
                 chunks: list[bytes] = []
                 size = 0
                 async for chunk in response.aiter_raw():
@@ -184,8 +189,7 @@ class Client:
                     if not good and size > _MAX_ERROR_BYTES:
                         break
                     if size > MAX_RESPONSE_BYTES:
-                        mib = MAX_RESPONSE_BYTES // 1024**2
-                        raise SourceError("too_large", f"{what}: the answer is larger than {mib} MiB")
+                        raise too_large
                     chunks.append(chunk)
                 return response, b"".join(chunks)
             finally:
