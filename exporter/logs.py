@@ -1,5 +1,6 @@
 """Log lines: one per event, in logfmt or JSON, on standard error; those of the libraries too."""
 
+import io
 import logging
 import select
 import sys
@@ -21,13 +22,13 @@ _LOGFMT = structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], 
 
 
 class _NeverWaits(logging.StreamHandler[TextIO]):
-    """Loses lines that their reader leaves no room for, and tells how many: to wait for him would hold up everything.
+    """Loses lines that can't be written, and tells how many: to wait for a reader would hold up everything.
 
     A pipe that has room at all has it for 4,096 bytes, which only a traceback exceeds.
     """
 
     def __init__(self, stream: TextIO) -> None:
-        super().__init__(stream)
+        super().__init__(_unbuffered(stream))
         self._lost = 0
         self._poll: select.poll | None = select.poll()
         try:
@@ -36,18 +37,37 @@ class _NeverWaits(logging.StreamHandler[TextIO]):
             self._poll = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, if there is room for it."""
-        if self._lost and self._has_room():
-            told = f"{self._lost} log line(s) were lost, since nobody had read those before them"
+        """Write a line, if there is room for it, after one that tells of those that were lost."""
+        if lost := self._lost:
             self._lost = 0
-            super().emit(logging.LogRecord(__name__, logging.WARNING, __file__, 0, told, None, None))
-        if self._has_room():
-            super().emit(record)
-        else:
-            self._lost += 1
+            told = f"{lost} log line(s) were lost, since they could not be written"
+            self._write(logging.makeLogRecord({"levelno": logging.WARNING, "levelname": "WARNING", "msg": told}))
+            if self._lost:
+                self._lost = lost + 1
+                return
+        self._write(record)
 
-    def _has_room(self) -> bool:
-        return not self._poll or bool(self._poll.poll(0))
+    def _write(self, record: logging.LogRecord) -> None:
+        if self._poll and not self._poll.poll(0):
+            self._lost += 1
+        else:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  as logging has it
+        """Count a line that could not be written; any other error is one of ours."""
+        if isinstance(sys.exc_info()[1], OSError):
+            self._lost += 1
+        else:
+            super().handleError(record)
+
+
+def _unbuffered(stream: TextIO) -> TextIO:
+    """The same file, without a buffer: what can't be written would stay there, and have Python end with status 120."""
+    try:
+        file = io.FileIO(stream.fileno(), "w", closefd=False)
+    except (AttributeError, OSError):  # there is none, or it is in memory
+        return stream
+    return io.TextIOWrapper(file, encoding=stream.encoding, errors=stream.errors, write_through=True)
 
 
 def configure(level: str, log_format: LogFormat, stream: TextIO = sys.stderr) -> None:

@@ -208,7 +208,8 @@ def logs_go(where: str) -> Callable[[Path], Row]:
         with serving(good) as upstream:
             config = folder / "exporter.yml"
             config.write_text(json.dumps({"sources": [cloro("s", upstream.url)]}))
-            command = ["bash", "-c", f'exec "$@" {where}', "bash"]
+            # Python would keep nothing that it could not write, and forget that it could not.
+            command = ["env", "--unset=PYTHONUNBUFFERED", "bash", "-c", f'exec "$@" {where}', "bash"]
             with exporter(folder, f"--config.file={config}", "--log.level=debug", inside=command) as running:
                 seen = Watched(running)
                 started = seen.until(lambda now: now.up["s"] == 1, "it works")
