@@ -26,6 +26,8 @@ def _lock(output: Path, requirements: str, standard_input: str) -> None:
     subprocess.run(
         [
             *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11"),
+            # As pip: where a network has an authority of its own, only the system knows it.
+            "--system-certs",
             *("--generate-hashes", "--no-annotate", "--custom-compile-command=make locks"),
             *(f"--output-file={output}", requirements),
         ],
