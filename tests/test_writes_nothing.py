@@ -37,6 +37,8 @@ done = []
 changing = {"chmod", "chown", "link", "mkdir", "mkfifo", "remove", "rename", "rmdir", "symlink", "truncate", "utime"}
 
 def watch(event, arguments):
+    if event == "open" and isinstance(arguments[0], int):
+        return  # a descriptor that is open already, such as that of standard error
     if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
         done.append(f"{event} {arguments}")
     elif event.startswith(("tempfile.", "shutil.", "sqlite3.")) or event.removeprefix("os.") in changing:
