@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PREFECTS := .cache/prefect/installed .cache/prefect-3.6.22/installed .cache/prefect-3.6.23/installed
+PREFECTS := .cache/prefect/installed $(patsubst tests/requirements-prefect-%.txt,.cache/prefect-%/installed,$(wildcard tests/requirements-prefect-*.txt))
 PROGRAMS := $(CURDIR)/.cache/programs
 BROWSER := tests/browser/node_modules/installed
 DEPLOY := tests/deploy/node_modules/installed
