@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Final
 
 from exporter.clock import Clock
-from exporter.exposition import Body, Format, render
+from exporter.metrics.exposition import Body, Format, render
 from exporter.model import Durations, Limit, Pool, Queue, RateLimit, Snapshot, Workers
+from exporter.polling.store import Published, Store
+from exporter.polling.telemetry import Telemetry
 from exporter.sources.prefect.backlog import WAITING_STATES
 from exporter.sources.prefect.slots import HOLDING_STATES
-from exporter.store import Published, Store
-from exporter.telemetry import Telemetry
 
 _NONE: Final = dict.fromkeys(HOLDING_STATES, Durations(0))
 _THEN: Final = 1_790_000_000.123456

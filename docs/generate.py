@@ -13,14 +13,16 @@ from pydantic_core import PydanticUndefinedType
 from starlette.routing import Route
 
 from docs import alerting, cost
-from exporter import cli, telemetry, web
+from exporter import cli
 from exporter.clock import Clock
-from exporter.family import Family
-from exporter.metrics import OBSERVED
+from exporter.metrics.family import Family
+from exporter.metrics.observed import OBSERVED
+from exporter.polling import telemetry
+from exporter.polling.store import Store
 from exporter.sources import SYSTEMS
 from exporter.sources.base import SourceConfig
-from exporter.store import Store
-from exporter.web_config import WebConfig
+from exporter.web import routes as web
+from exporter.web.config import WebConfig
 
 ROOT: Final = Path(__file__).parent.parent
 _FOLDERS: Final = ("docs", "alerts", "dashboards", "deploy")

@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
-from exporter import __version__, config, logs, web_config
+from exporter import __version__, config, logs
 from exporter.clock import Clock
 from exporter.config import Config
-from exporter.guard import guarded
-from exporter.poller import Poller
+from exporter.polling.poller import Poller
+from exporter.polling.store import Store
+from exporter.polling.telemetry import Telemetry
 from exporter.report import report
-from exporter.server import Server, listen
-from exporter.settings_file import ConfigError
+from exporter.settings.reader import ConfigError
 from exporter.shard import WHOLE, Shard
-from exporter.store import Store
-from exporter.telemetry import Telemetry
 from exporter.threads import LookUps, in_thread
-from exporter.web import application
+from exporter.web import config as web_config
+from exporter.web.guard import guarded
+from exporter.web.routes import application
+from exporter.web.server import Server, listen
 
 if TYPE_CHECKING:
     from exporter.demo import Upstreams

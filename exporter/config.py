@@ -7,8 +7,8 @@ from typing import Any, Final, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from exporter.settings import Settings
-from exporter.settings_file import ConfigError, errors, message, read
+from exporter.settings.base import Settings
+from exporter.settings.reader import ConfigError, errors, message, read
 from exporter.sources import AnySource
 
 

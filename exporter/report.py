@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from exporter.model import Queue
-from exporter.store import SourceState
+from exporter.polling.store import SourceState
 
 
 def report(states: Sequence[SourceState], requests: Callable[[str], int]) -> str:

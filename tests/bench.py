@@ -23,14 +23,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from exporter.clock import Clock
-from exporter.exposition import Body, Format
-from exporter.poller import Poller
-from exporter.server import Server, listen
+from exporter.metrics.exposition import Body, Format
+from exporter.polling.poller import Poller
+from exporter.polling.store import Store
+from exporter.polling.telemetry import Telemetry
 from exporter.shard import WHOLE, Shard
 from exporter.sources.prefect import PrefectConfig
 from exporter.sources.prefect.slots import HOLDING_STATES
-from exporter.store import Store
-from exporter.telemetry import Telemetry
+from exporter.web.server import Server, listen
 from tests.harness.exporter import exporter
 from tests.harness.prefect import PrefectServer
 from tests.harness.process import Process, accepts, free_port

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from exporter.clock import Clock
-from exporter.exposition import Body, Format, render
-from exporter.store import Published, Store
-from exporter.telemetry import Telemetry
+from exporter.metrics.exposition import Body, Format, render
+from exporter.polling.store import Published, Store
+from exporter.polling.telemetry import Telemetry
 from tests.harness.fleet import many
 from tests.harness.history import backfill, sample
 from tests.harness.prometheus import PrometheusServer

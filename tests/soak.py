@@ -25,12 +25,12 @@ import httpx
 import structlog
 
 from exporter.clock import Clock
-from exporter.connection import LIMITS
-from exporter.exposition import Body, Format
-from exporter.poller import Poller
+from exporter.metrics.exposition import Body, Format
+from exporter.polling.poller import Poller
+from exporter.polling.store import SourceState, Store
+from exporter.polling.telemetry import Telemetry
 from exporter.sources import SYSTEMS
-from exporter.store import SourceState, Store
-from exporter.telemetry import Telemetry
+from exporter.web.connection import LIMITS
 from tests.bench import resident
 from tests.fuzz import strict
 from tests.fuzz.upstream import ident

@@ -18,8 +18,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from docs import alerting
-from exporter.metrics import OBSERVED
-from exporter.telemetry import OWN
+from exporter.metrics.observed import OBSERVED
+from exporter.polling.telemetry import OWN
 from tests.harness.alertmanager import alertmanager
 from tests.harness.mutants import Bench, Mutant
 from tests.harness.promql import ALERTS, TARGET, undeclared

@@ -20,8 +20,8 @@ import httpx
 import pytest
 
 from exporter import __version__, cli
-from exporter.connection import LIMITS
-from exporter.settings_file import ConfigError
+from exporter.settings.reader import ConfigError
+from exporter.web.connection import LIMITS
 from tests.harness import programs
 from tests.harness.process import Process, answers, free_port, running
 from tests.harness.upstream import Request, Upstream, answer, never, serving

@@ -14,8 +14,8 @@ from pydantic import SecretStr, ValidationError
 
 from exporter.cli import main
 from exporter.config import Config, from_environment, load
-from exporter.settings import Settings
-from exporter.settings_file import ConfigError
+from exporter.settings.base import Settings
+from exporter.settings.reader import ConfigError
 from exporter.sources import SYSTEMS, AnySource
 from exporter.sources.cloro import CloroConfig
 from exporter.sources.prefect import PrefectConfig

@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from exporter.connection import MAX_HEAD_BYTES, Connection, Limits
-from exporter.server import Server, listen
+from exporter.web.connection import MAX_HEAD_BYTES, Connection, Limits
+from exporter.web.server import Server, listen
 from tests.harness.certificates import authority, certificate
 
 pytestmark = pytest.mark.timeout(30)

@@ -13,12 +13,12 @@ from deploy import generate as operator
 from docs import cost, generate
 from exporter import demo
 from exporter.clock import Clock
-from exporter.poller import Poller
+from exporter.polling.poller import Poller
+from exporter.polling.store import Store
+from exporter.polling.telemetry import Telemetry
 from exporter.sources import SYSTEMS
+from exporter.sources.http_config import BasicAuth
 from exporter.sources.prefect import PrefectConfig
-from exporter.sources.settings import BasicAuth
-from exporter.store import Store
-from exporter.telemetry import Telemetry
 from tests.harness.documents import anchors, blocks
 from tests.harness.exporter import exporter
 from tests.harness.programs import ROOT

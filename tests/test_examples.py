@@ -22,7 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
 from docs.generate import documents
-from exporter import config, demo, web_config
+from exporter import config, demo
+from exporter.web import config as web_config
 from tests.harness.alertmanager import alertmanager
 from tests.harness.certificates import authority
 from tests.harness.documents import Block, blocks

@@ -17,11 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families as read_clas
 from prometheus_client.registry import Collector
 
 from exporter.clock import Clock
-from exporter.exposition import Body, DuplicateSeriesError, Format, Rendered, _under_headers, render
-from exporter.metrics import OBSERVED
+from exporter.metrics.exposition import Body, DuplicateSeriesError, Format, Rendered, _under_headers, render
+from exporter.metrics.observed import OBSERVED
 from exporter.model import Durations, Limit, Pool, Queue, Snapshot
-from exporter.store import Failure, Published, Store
-from exporter.telemetry import Telemetry
+from exporter.polling.store import Failure, Published, Store
+from exporter.polling.telemetry import Telemetry
 
 READERS: dict[Format, Callable[[str], Iterable[Metric]]] = {
     Format.CLASSIC: read_classic,

@@ -8,13 +8,13 @@ import pytest
 from prometheus_client import Metric
 
 from exporter.clock import Clock
-from exporter.exposition import Format
-from exporter.family import Family, FamilyError, Kind
-from exporter.metrics import OBSERVED
+from exporter.metrics.exposition import Format
+from exporter.metrics.family import Family, FamilyError, Kind
+from exporter.metrics.observed import OBSERVED
+from exporter.polling.store import Store
+from exporter.polling.telemetry import OWN, Telemetry
 from exporter.sources import cloro
 from exporter.sources.prefect import api as prefect_api
-from exporter.store import Store
-from exporter.telemetry import OWN, Telemetry
 
 HELP = "What it is."
 FAMILIES = (*OBSERVED, *OWN)

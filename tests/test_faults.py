@@ -23,11 +23,11 @@ from structlog.testing import capture_logs
 
 from exporter.clock import Clock
 from exporter.model import Outcome, Reason
-from exporter.poller import Poller
+from exporter.polling.poller import Poller
+from exporter.polling.store import SourceState, Store
+from exporter.polling.telemetry import Telemetry
 from exporter.sources import SYSTEMS
-from exporter.store import SourceState, Store
-from exporter.telemetry import Telemetry
-from exporter.web import application
+from exporter.web.routes import application
 from tests.harness.cloro import KEY, PUBLISHED, error
 from tests.harness.upstream import Answer, Hangup, Request, Upstream, answer, never, serve
 

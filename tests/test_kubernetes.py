@@ -16,9 +16,9 @@ from starlette.routing import Route
 from deploy import generate
 from exporter import cli, config
 from exporter.clock import Clock
-from exporter.store import Store
-from exporter.telemetry import Telemetry
-from exporter.web import application
+from exporter.polling.store import Store
+from exporter.polling.telemetry import Telemetry
+from exporter.web.routes import application
 from tests.harness.kubernetes import Manifest, problems, rendered
 from tests.harness.programs import ROOT, program
 

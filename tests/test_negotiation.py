@@ -2,8 +2,8 @@
 
 import pytest
 
-from exporter.exposition import Format
-from exporter.negotiation import accepts_gzip, negotiate
+from exporter.metrics.exposition import Format
+from exporter.web.negotiation import accepts_gzip, negotiate
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 CLASSIC = "text/plain; version=0.0.4; charset=utf-8"

@@ -50,7 +50,7 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     about = f"concurrency_exporter-{__version__}.dist-info"
-    assert {"exporter/templates/status.html", "exporter/py.typed"} <= FILES
+    assert {"exporter/web/templates/status.html", "exporter/py.typed"} <= FILES
     assert names == FILES | {
         f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
     }

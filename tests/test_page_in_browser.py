@@ -15,8 +15,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from exporter.clock import Clock
-from exporter.guard import guarded
-from exporter.server import Server, listen
+from exporter.web.guard import guarded
+from exporter.web.server import Server, listen
 from tests.harness import browser
 from tests.harness.cloro import error
 from tests.harness.exporter import exporter

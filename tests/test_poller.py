@@ -12,12 +12,12 @@ import httpx
 import pytest
 
 from exporter.clock import Clock
-from exporter.exposition import Format
-from exporter.poller import MAX_RETRY_AFTER, Poller
+from exporter.metrics.exposition import Format
+from exporter.polling.poller import MAX_RETRY_AFTER, Poller
+from exporter.polling.store import Store
+from exporter.polling.telemetry import Telemetry
 from exporter.sources.cloro import CloroConfig
-from exporter.store import Store
-from exporter.telemetry import Telemetry
-from exporter.web import application
+from exporter.web.routes import application
 from tests.harness.exporter import series
 from tests.harness.upstream import Request, Upstream, answer, never, serve
 

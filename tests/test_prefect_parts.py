@@ -13,9 +13,9 @@ from typing import Any, Final
 import pytest
 
 from exporter.model import PARTS, Part, Reason, Snapshot
+from exporter.polling.store import SourceState
 from exporter.report import report
 from exporter.sources.prefect import slots
-from exporter.store import SourceState
 from tests.harness.upstream import Answer, Hangup, Request, Upstream, answer, never, serve
 from tests.test_faults import SLOW, Exporter, ident, pool, queue, status
 

@@ -16,14 +16,14 @@ import httpx
 import pytest
 
 from exporter.clock import Clock
-from exporter.exposition import Format
+from exporter.metrics.exposition import Format
 from exporter.model import Snapshot
-from exporter.poller import Poller
+from exporter.polling.poller import Poller
+from exporter.polling.store import Store
+from exporter.polling.telemetry import Telemetry
 from exporter.sources.base import CountRequest, Source, SourceError
 from exporter.sources.cloro import CloroConfig
 from exporter.sources.prefect import PrefectConfig
-from exporter.store import Store
-from exporter.telemetry import Telemetry
 from tests.harness.certificates import authority
 from tests.harness.exporter import Exporter, Series, exporter, series
 from tests.harness.process import running

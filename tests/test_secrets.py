@@ -17,8 +17,9 @@ import bcrypt
 import httpx
 import pytest
 
-from exporter import config, web_config
-from exporter.settings_file import ConfigError
+from exporter import config
+from exporter.settings.reader import ConfigError
+from exporter.web import config as web_config
 from tests.harness.certificates import authority, certificate
 from tests.harness.cloro import error
 from tests.harness.process import free_port, running

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from exporter.server import Server, listen
+from exporter.web.server import Server, listen
 
 HANGS = 20
 """Seconds after which a server that has not ended never will, however busy the machine is."""

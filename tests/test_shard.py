@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from exporter import demo
 from exporter.clock import Clock
 from exporter.config import Config
-from exporter.exposition import Body, Format
-from exporter.poller import Poller
+from exporter.metrics.exposition import Body, Format
+from exporter.polling.poller import Poller
+from exporter.polling.store import SourceState, Store
+from exporter.polling.telemetry import Telemetry
 from exporter.shard import WHOLE, Shard
 from exporter.sources.base import SourceConfig
-from exporter.store import SourceState, Store
-from exporter.telemetry import Telemetry
 from tests.harness.exporter import Series, series
 from tests.harness.prefect import PrefectServer
 from tests.harness.scenario import POOLS

@@ -6,10 +6,10 @@ import math
 import pytest
 
 from exporter.clock import Clock
-from exporter.connection import LIMITS
-from exporter.exposition import render
+from exporter.metrics.exposition import render
 from exporter.model import Pool, Queue, Snapshot
-from exporter.store import Published, Store
+from exporter.polling.store import Published, Store
+from exporter.web.connection import LIMITS
 from tests import soak
 from tests.harness.programs import ROOT
 from tests.soak import Held

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 import pytest
 
 from exporter.clock import Clock
-from exporter.exposition import Rendered, render
+from exporter.metrics.exposition import Rendered, render
 from exporter.model import Pool, RateLimit, Snapshot, Unreadable
-from exporter.store import Failure, Published, SourceState, Store
+from exporter.polling.store import Failure, Published, SourceState, Store
 
 COMPLETE = Snapshot()
 PARTIAL = Snapshot(unreadable=(Unreadable("queues", "timeout", "late", "pool", "queue"),))

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from exporter.clock import Clock
-from exporter.guard import HEADERS
-from exporter.settings_file import ConfigError
-from exporter.web_config import load
+from exporter.settings.reader import ConfigError
+from exporter.web.config import load
+from exporter.web.guard import HEADERS
 from tests.harness.certificates import authority, certificate
 from tests.harness.programs import ROOT, program
 from tests.harness.prometheus import PrometheusServer

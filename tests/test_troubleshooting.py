@@ -15,11 +15,11 @@ from structlog.testing import capture_logs
 
 from exporter.clock import Clock
 from exporter.model import REASONS, Queue, Reason, Snapshot
-from exporter.poller import Poller
+from exporter.polling.poller import Poller
+from exporter.polling.store import Store
+from exporter.polling.telemetry import Telemetry
 from exporter.sources.base import CountRequest, Source
 from exporter.sources.prefect import PrefectConfig
-from exporter.store import Store
-from exporter.telemetry import Telemetry
 from tests.harness.certificates import authority
 from tests.harness.documents import blocks
 from tests.harness.process import free_port

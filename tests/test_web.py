@@ -14,13 +14,13 @@ import pytest
 
 from exporter import __version__
 from exporter.clock import Clock
-from exporter.exposition import Body, Format, render
-from exporter.guard import guarded
+from exporter.metrics.exposition import Body, Format, render
 from exporter.model import OUTCOMES, REASONS, Pool, Queue, RateLimit, Snapshot, Unreadable
+from exporter.polling.store import Failure, Published, Store
+from exporter.polling.telemetry import Telemetry
 from exporter.shard import Shard
-from exporter.store import Failure, Published, Store
-from exporter.telemetry import Telemetry
-from exporter.web import Reload, application
+from exporter.web.guard import guarded
+from exporter.web.routes import Reload, application
 from tests.harness.exporter import series
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"

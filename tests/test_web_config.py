@@ -27,10 +27,10 @@ from starlette.routing import Route
 from structlog.testing import capture_logs
 
 from exporter.clock import Clock
-from exporter.guard import HEADERS, guarded
-from exporter.server import Server, listen
-from exporter.settings_file import ConfigError
-from exporter.web_config import LiveWebConfig, load
+from exporter.settings.reader import ConfigError
+from exporter.web.config import LiveWebConfig, load
+from exporter.web.guard import HEADERS, guarded
+from exporter.web.server import Server, listen
 from tests.harness.certificates import authority, certificate
 from tests.harness.process import Process, free_port, no_descriptors, running
 from tests.harness.prometheus import PrometheusServer

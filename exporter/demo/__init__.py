@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from exporter.demo import cloro, prefect
 from exporter.demo.tasks import Tasks
 from exporter.demo.world import World
-from exporter.server import Server, listen
+from exporter.web.server import Server, listen
 
 STOP_WITHIN = 1
 """Seconds that requests still being answered may take when the demo stops."""

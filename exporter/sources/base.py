@@ -7,9 +7,9 @@ from typing import Annotated, Protocol, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr, model_validator
 
 from exporter.model import RateLimit, Reason, Snapshot
-from exporter.settings import Settings
+from exporter.settings.base import Settings
 from exporter.shard import WHOLE, Shard
-from exporter.sources.settings import Authorization, BasicAuth, HttpUrl, Seconds, TlsConfig
+from exporter.sources.http_config import Authorization, BasicAuth, HttpUrl, Seconds, TlsConfig
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from exporter.model import Queue, Snapshot
 from exporter.sources.base import Contract, Count, CountRequest, Rows, Source, SourceConfig
 from exporter.sources.client import Client
-from exporter.sources.settings import HttpUrl
+from exporter.sources.http_config import HttpUrl
 
 QUEUE_NAME: Final = "async"
 _PRIORITIES: Final = range(1, 11)

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from exporter.connection import LIMITS
 from exporter.demo import Upstreams, serve, utc_now
+from exporter.web.connection import LIMITS
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -15,19 +15,20 @@ import structlog
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as classic
 
-from exporter import config, logs, web_config
+from exporter import config, logs
 from exporter.clock import Clock
-from exporter.exposition import Body, Format
-from exporter.guard import _credentials
+from exporter.metrics.exposition import Body, Format
 from exporter.model import REASONS
-from exporter.negotiation import accepts_gzip, negotiate
-from exporter.poller import Poller
-from exporter.server import Server, listen
-from exporter.settings_file import ConfigError
+from exporter.polling.poller import Poller
+from exporter.polling.store import SourceState, Store
+from exporter.polling.telemetry import Telemetry
+from exporter.settings.reader import ConfigError
 from exporter.sources import SYSTEMS
-from exporter.store import SourceState, Store
-from exporter.telemetry import Telemetry
-from exporter.web import application
+from exporter.web import config as web_config
+from exporter.web.guard import _credentials
+from exporter.web.negotiation import accepts_gzip, negotiate
+from exporter.web.routes import application
+from exporter.web.server import Server, listen
 from tests.fuzz import strict
 from tests.fuzz.upstream import decode, network, parts, replying
 

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from exporter import config
-from exporter.exposition import Body, Format
+from exporter.metrics.exposition import Body, Format
+from exporter.polling.store import SourceState
 from exporter.sources import SYSTEMS
 from exporter.sources.prefect import PrefectConfig
 from exporter.sources.prefect.api import MAX_NAME
-from exporter.store import SourceState
-from exporter.tls import TlsServerConfig
-from exporter.web_config import WebConfig
+from exporter.web.config import WebConfig
+from exporter.web.tls import TlsServerConfig
 from tests.fuzz import strict, targets
 from tests.fuzz.upstream import GOOD, ident, ok
 from tests.harness.upstream import Request, answer, serve

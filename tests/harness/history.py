@@ -15,10 +15,10 @@ from typing import Any, Final
 import promql_parser
 
 from exporter.clock import Clock
-from exporter.exposition import Body, Format, render
+from exporter.metrics.exposition import Body, Format, render
 from exporter.model import Snapshot
-from exporter.store import Published, Store
-from exporter.telemetry import Telemetry
+from exporter.polling.store import Published, Store
+from exporter.polling.telemetry import Telemetry
 from tests.harness.programs import program
 from tests.harness.prometheus import PrometheusServer
 from tests.harness.promql import ALERTS, selectors

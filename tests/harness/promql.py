@@ -9,9 +9,9 @@ from typing import Any, Final
 import promql_parser
 from ruamel.yaml import YAML
 
-from exporter.family import Family
-from exporter.metrics import OBSERVED
-from exporter.telemetry import OWN
+from exporter.metrics.family import Family
+from exporter.metrics.observed import OBSERVED
+from exporter.polling.telemetry import OWN
 
 ALERTS: Final = Path(__file__).parents[2] / "alerts"
 TARGET: Final = frozenset({"cluster", "namespace", "job", "instance", "pod"})

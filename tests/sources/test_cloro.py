@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from exporter.clock import Clock
-from exporter.exposition import Format
+from exporter.metrics.exposition import Format
 from exporter.model import RateLimit, Reason
-from exporter.poller import Poller
+from exporter.polling.poller import Poller
+from exporter.polling.store import Store
+from exporter.polling.telemetry import Telemetry
 from exporter.sources.base import StatusError
 from exporter.sources.cloro import CloroConfig
-from exporter.store import Store
-from exporter.telemetry import Telemetry
 from tests.harness.cloro import KEY, PUBLISHED, Cloro, error
 from tests.harness.upstream import Request, Upstream, answer, serve
 

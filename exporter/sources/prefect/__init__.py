@@ -11,9 +11,10 @@ from typing import Annotated, Final, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field
 
 from exporter.model import PARTS, Part, Pool, Queue, Snapshot, Unreadable, Workers
-from exporter.settings import Settings
+from exporter.settings.base import Settings
 from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError, StatusError
+from exporter.sources.http_config import HttpUrl, Regex
 from exporter.sources.prefect import backlog, slots
 from exporter.sources.prefect.api import WORKERS, Api, WorkPool, WorkQueue, is_deleted, is_unsupported
 from exporter.sources.prefect.backlog import Backlog
@@ -22,7 +23,6 @@ from exporter.sources.prefect.each import each
 from exporter.sources.prefect.failures import is_too_long, left_out, nameless, refuse_twins
 from exporter.sources.prefect.limits import Limits
 from exporter.sources.prefect.slots import Slots
-from exporter.sources.settings import HttpUrl, Regex
 
 T = TypeVar("T")
 

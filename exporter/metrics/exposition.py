@@ -13,8 +13,8 @@ from prometheus_client import exposition as classic
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from exporter.family import Family, Sample
-from exporter.metrics import OBSERVED, limit_samples, pool_samples, queue_samples
+from exporter.metrics.family import Family, Sample
+from exporter.metrics.observed import OBSERVED, limit_samples, pool_samples, queue_samples
 from exporter.model import Queue, Snapshot
 
 

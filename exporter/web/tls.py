@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, model_validator
 
-from exporter.settings import BlankIsAbsent, ExistingFile
+from exporter.settings.base import BlankIsAbsent, ExistingFile
 
 _VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _CLIENT_AUTH: Final = {

@@ -15,9 +15,9 @@ import structlog
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from exporter.clock import Clock
-from exporter.settings import BlankIsAbsent, Stamps, stamps
-from exporter.settings_file import ConfigError, read
-from exporter.tls import TlsServerConfig, current_context
+from exporter.settings.base import BlankIsAbsent, Stamps, stamps
+from exporter.settings.reader import ConfigError, read
+from exporter.web.tls import TlsServerConfig, current_context
 
 log = structlog.get_logger()
 

@@ -11,14 +11,14 @@ from typing import Final
 import structlog
 
 from exporter.clock import Clock
-from exporter.exposition import QueueKey, render
+from exporter.metrics.exposition import QueueKey, render
 from exporter.model import Snapshot
-from exporter.schedule import Schedule
-from exporter.settings import Stamps, stamps
+from exporter.polling.schedule import Schedule
+from exporter.polling.store import Failure, Published, Store
+from exporter.polling.telemetry import Telemetry
+from exporter.settings.base import Stamps, stamps
 from exporter.shard import WHOLE, Shard
 from exporter.sources.base import Source, SourceConfig, SourceError, StatusError
-from exporter.store import Failure, Published, Store
-from exporter.telemetry import Telemetry
 from exporter.threads import in_thread
 
 log = structlog.get_logger()

@@ -16,18 +16,20 @@ from starlette.types import Receive, Scope, Send
 
 from exporter import __version__
 from exporter.clock import Clock
-from exporter.connection import MAX_UNREAD_BYTES
-from exporter.exposition import Body, Format, Rendered
-from exporter.guard import HEADERS
-from exporter.negotiation import accepts_gzip, negotiate
-from exporter.store import Store
-from exporter.telemetry import Telemetry
+from exporter.metrics.exposition import Body, Format, Rendered
+from exporter.polling.store import Store
+from exporter.polling.telemetry import Telemetry
 from exporter.threads import in_thread
+from exporter.web.connection import MAX_UNREAD_BYTES
+from exporter.web.guard import HEADERS
+from exporter.web.negotiation import accepts_gzip, negotiate
 
 Reload = Callable[[], Awaitable[str]]
 """Reads the configuration again; returns what was wrong with it, or an empty string."""
 
-_TEMPLATES: Final = Environment(loader=PackageLoader("exporter"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+_TEMPLATES: Final = Environment(
+    loader=PackageLoader("exporter.web"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
 
 
 def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload | None = None) -> Starlette:

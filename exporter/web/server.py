@@ -13,7 +13,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from exporter.connection import LIMITS, MAX_HEAD_BYTES, Connection, Limits, Open
+from exporter.web.connection import LIMITS, MAX_HEAD_BYTES, Connection, Limits, Open
 
 log = structlog.get_logger()
 

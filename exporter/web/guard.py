@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.clock import Clock
 from exporter.threads import in_thread
-from exporter.web_config import LiveWebConfig, RateLimit, WebConfig
+from exporter.web.config import LiveWebConfig, RateLimit, WebConfig
 
 HEADERS: Final = {
     # A browser shows what is served, and does nothing else with it.

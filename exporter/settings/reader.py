@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from exporter.settings import Settings
+from exporter.settings.base import Settings
 from exporter.sources import SYSTEMS
 
 AnySettings = TypeVar("AnySettings", bound=Settings)

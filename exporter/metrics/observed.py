@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from exporter.family import Family, Sample
+from exporter.metrics.family import Family, Sample
 from exporter.model import Limit, Pool, Queue
 
 SOURCE: Final = ("source", "system")

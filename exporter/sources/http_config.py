@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import AfterValidator, BeforeValidator, SecretStr, model_validator
 
-from exporter.settings import ExistingFile, Settings
+from exporter.settings.base import ExistingFile, Settings
 
 _DURATION = re.compile(
     r"(?:(?P<weeks>\d+)w)?(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?"

@@ -19,11 +19,11 @@ from prometheus_client import (
 
 from exporter import __version__
 from exporter.clock import Clock
-from exporter.exposition import Format
-from exporter.family import Family, Sample
-from exporter.metrics import SOURCE
+from exporter.metrics.exposition import Format
+from exporter.metrics.family import Family, Sample
+from exporter.metrics.observed import SOURCE
 from exporter.model import OUTCOMES, REASONS, Outcome, Reason
-from exporter.store import SourceState, Store
+from exporter.polling.store import SourceState, Store
 
 BUILD_INFO = Family(
     "concurrency_exporter_build_info",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from exporter.clock import Clock
-from exporter.exposition import Rendered
+from exporter.metrics.exposition import Rendered
 from exporter.model import Outcome, RateLimit, Reason, Snapshot
 from exporter.shard import WHOLE, Shard
 

@@ -1,0 +1,1 @@
+"""Metric families as values, what is observed in them, and the text that Prometheus reads."""

@@ -1,0 +1,1 @@
+"""What is served: routes, negotiation, who is let in, TLS, connections and their limits."""
