@@ -3,7 +3,6 @@
 import ast
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
-from itertools import pairwise
 
 from tests.harness.programs import ROOT
 
@@ -40,23 +39,36 @@ def test_no_parts_import_each_other() -> None:
     TopologicalSorter(IMPORTS).prepare()
 
 
-def test_sources_know_what_is_general_only() -> None:
-    assert IMPORTS["sources"] == {"model", "settings", "shard"}
-    assert _that_import("sources") == {"config", "settings_file", "poller"}
+def test_rooms_know_only_what_comes_before_them() -> None:
+    allowed = {
+        "settings": set(),
+        "sources": {"model", "settings", "shard"},
+        "metrics": {"model"},
+        "polling": {"sources", "metrics", "model", "settings", "shard", "clock", "threads"},
+        "web": {"polling", "metrics", "settings", "clock", "threads"},
+        "demo": {"web"},
+    }
+    assert {room: IMPORTS[room] - known for room, known in allowed.items()} == {room: set() for room in allowed}
 
 
-def test_the_demo_is_known_to_the_command_only() -> None:
-    assert IMPORTS["demo"] == {"server"}
+def test_the_command_alone_starts_polls_and_the_demo() -> None:
     assert _that_import("demo") == {"cli"}
-
-
-def test_figures_go_one_way() -> None:
-    way = ("model", "metrics", "exposition", "store", "telemetry", "web")
-    for before, after in pairwise(way):
-        assert before in IMPORTS[after]
-    for place, part in enumerate(way):
-        assert IMPORTS[part].isdisjoint(way[place:])
+    assert _that_import("sources") == {"config", "polling"}
+    assert _that_import("web") == {"cli", "demo"}
 
 
 def test_a_scrape_has_nothing_to_poll_with() -> None:
-    assert _that_import("poller") == {"cli"}
+    """Of polling, what is served knows the store and the exporter's own metrics, not the poller."""
+    web = {
+        name
+        for path in (ROOT / "exporter/web").rglob("*.py")
+        for name in _imported(path.read_text(encoding="utf-8"))
+        if name.startswith("exporter.polling")
+    }
+    assert web == {"exporter.polling.store", "exporter.polling.telemetry"}
+    assert {"poller", "schedule"}.isdisjoint(_polling("store") | _polling("telemetry"))
+
+
+def _polling(module: str) -> set[str]:
+    text = (ROOT / f"exporter/polling/{module}.py").read_text(encoding="utf-8")
+    return {name.rpartition(".")[2] for name in _imported(text) if name.startswith("exporter.polling")}

@@ -3,17 +3,18 @@
 import difflib
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from exporter.settings.base import Settings
-from exporter.sources import SYSTEMS
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -95,10 +96,10 @@ def _mistakes(error: ValidationError, document: CommentedMap, model: type[BaseMo
     """Line and text of each mistake, in the order of their lines."""
     found = []
     for details in errors(error):
-        # The word that chose a member of the union is in the location, but not in the document.
-        loc = [part for index, part in enumerate(details["loc"]) if index != 2 or details["loc"][0] != "sources"]
+        place = _place(details["loc"], model)
+        loc = place.keys
         if details["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-            loc.append("system")
+            loc.append(place.tag)
         found.append((_line(document, loc), f"{_key(loc)}: {message(details, model)}"))
     yield from sorted(found)
 
@@ -131,18 +132,19 @@ def _key(loc: list[int | str]) -> str:
 def message(details: ErrorDetails, model: type[BaseModel]) -> str:
     """What is wrong, in the words of a YAML file, and without the value, which may hold a secret."""
     context = details.get("ctx", {})
-    systems = f"; it is one of {', '.join(SYSTEMS)}"
+    place = _place(details["loc"], model)
+    members = f"; it is one of {', '.join(place.members)}"
     match details["type"]:
         case "extra_forbidden":
-            known = _keys_beside(details["loc"], model)
+            known = list(place.model.model_fields)
             near = _nearest(str(details["loc"][-1]), known)
             text = "unknown key" + (near or f"; the keys here are {', '.join(known)}")
         case "missing":
             text = "is missing"
         case "union_tag_not_found":
-            text = f"is missing{systems}"
+            text = f"is missing{members}"
         case "union_tag_invalid":
-            text = "is not a known system" + (_nearest(str(context["tag"]), SYSTEMS) or systems)
+            text = f"is not a known {place.tag}" + (_nearest(str(context["tag"]), place.members) or members)
         case "value_error":
             text = str(context["error"])
         case "string_type" if details["input"] is not None and not isinstance(details["input"], list | dict):
@@ -184,14 +186,47 @@ def _nearest(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _keys_beside(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    """The keys that would be known in the place of the last part of `loc`."""
-    for part in loc[:-1]:
+@dataclass(slots=True)
+class _Place:
+    """Where a mistake is: its keys in the document, and the model that the last of them belongs to.
+
+    `members` are the models that may stand there, by the word under their key `tag` that chooses one.
+    """
+
+    model: type[BaseModel]
+    keys: list[int | str] = field(default_factory=list)
+    tag: str = ""
+    members: dict[str, type[BaseModel]] = field(default_factory=dict)
+
+
+def _place(loc: tuple[int | str, ...], model: type[BaseModel]) -> _Place:
+    place = _Place(model)
+    for part in loc:
+        if part in place.members:
+            # pydantic names the word that chose a member of the union, which is no key of the document.
+            model = place.members[str(part)]
+            continue
+        place.keys.append(part)
+        if isinstance(part, int):
+            continue
+        place.model = model
         if part in model.model_fields:
-            model = next(_models_in(model.model_fields[str(part)].annotation), model)
-        elif part in SYSTEMS:  # the word that chose a member of the union
-            model = SYSTEMS[str(part)]
-    return list(model.model_fields)
+            annotation = model.model_fields[part].annotation
+            place.tag, place.members = _union_in(annotation)
+            model = next(_models_in(annotation), model)
+    return place
+
+
+def _union_in(annotation: object) -> tuple[str, dict[str, type[BaseModel]]]:
+    """The key that tells the models of a union apart, and the models by its value; of the items, if it is a list."""
+    for item in get_args(annotation):
+        union, *rest = get_args(item) or (None,)
+        for info in rest:
+            if isinstance(info, FieldInfo) and isinstance(info.discriminator, str):
+                tag = info.discriminator
+                models: Iterable[type[BaseModel]] = get_args(union)
+                return tag, {get_args(model.model_fields[tag].annotation)[0]: model for model in models}
+    return "", {}
 
 
 def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
