@@ -7,7 +7,8 @@ from typing import Final
 from exporter.clock import Clock
 from exporter.metrics.exposition import Body, Format, render
 from exporter.model import Durations, Limit, Pool, Queue, RateLimit, Snapshot, Workers
-from exporter.polling.store import Published, Store
+from exporter.polling.outcome import Published, Succeeded
+from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.sources.prefect.backlog import WAITING_STATES
 from exporter.sources.prefect.slots import HOLDING_STATES
@@ -86,7 +87,7 @@ def of_a_source(snapshot: Snapshot) -> int:
     store.add("production", "prefect")
     telemetry.add("production", "prefect")
     rendered = render(snapshot, source="production", system="prefect", max_series=1)
-    store.succeed("production", Published(snapshot, rendered, clock.now(), clock.monotonic() + 60), 1.0)
+    store.poll_ended("production", Succeeded(Published(snapshot, rendered, clock.now(), clock.monotonic() + 60), 1.0))
     return sum(b'source="production"' in line for line in telemetry.render(Format.CLASSIC).splitlines())
 
 

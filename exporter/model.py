@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
-Reason = Literal[
+FailureReason = Literal[
     "timeout", "connect", "tls", "auth", "rate_limited", "http_status", "too_large", "contract", "internal"
 ]
 """Why a poll, or the reading of one queue, failed: all the values of the label `reason`."""
-REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+FAILURE_REASONS: Final[tuple[FailureReason, ...]] = get_args(FailureReason)
 
 Outcome = Literal["success", "partial", "failure", "skipped"]
 """How a poll ended: all the values of the label `outcome`."""
@@ -112,7 +112,7 @@ class Unreadable:
     """Something that a partial snapshot leaves out: a whole part, or of the queues one pool's, or one."""
 
     part: Part
-    reason: Reason
+    reason: FailureReason
     message: str
     pool: str = ""
     queue: str = ""
@@ -129,7 +129,8 @@ class Unreadable:
 class Snapshot:
     """All that one poll of one source found, complete but for what `unreadable` names.
 
-    `unsupported` are the parts that this server, or this version of it, does not have.
+    `unsupported` are the parts that this server, or this version of it, does not have. `memory` is what the source
+    wants to know at its next poll; only its own system looks inside.
     """
 
     queues: tuple[Queue, ...] = ()
@@ -138,3 +139,4 @@ class Snapshot:
     unreadable: tuple[Unreadable, ...] = ()
     unsupported: tuple[Part, ...] = ()
     rate_limit: RateLimit | None = None
+    memory: object = None

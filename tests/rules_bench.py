@@ -13,7 +13,8 @@ from typing import Final
 
 from exporter.clock import Clock
 from exporter.metrics.exposition import Body, Format, render
-from exporter.polling.store import Published, Store
+from exporter.polling.outcome import Published, Succeeded
+from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from tests.harness.fleet import many
 from tests.harness.history import backfill, sample
@@ -38,7 +39,7 @@ def answer(queues: int) -> bytes:
         store.add(name, system)
         telemetry.add(name, system)
         rendered = render(snapshot, source=name, system=system, max_series=10_000_000)
-        store.succeed(name, Published(snapshot, rendered, now, now + DAY), 0.3)
+        store.poll_ended(name, Succeeded(Published(snapshot, rendered, now, now + DAY), 0.3))
         telemetry.poll_ended(name, system, "success", 0.3, set())
     live = [state.published.rendered for state in store.states() if state.published]
     text = b"".join(Body(live, Format.CLASSIC).plain(telemetry.render(Format.CLASSIC)))

@@ -20,7 +20,8 @@ from exporter.clock import Clock
 from exporter.metrics.exposition import Body, DuplicateSeriesError, Format, Rendered, _under_headers, render
 from exporter.metrics.observed import OBSERVED
 from exporter.model import Durations, Limit, Pool, Queue, Snapshot
-from exporter.polling.store import Failure, Published, Store
+from exporter.polling.outcome import Failed, Failure, Published, Succeeded
+from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 
 READERS: dict[Format, Callable[[str], Iterable[Metric]]] = {
@@ -62,7 +63,7 @@ def text_of(parts: Sequence[Rendered], format_: Format) -> str:
     store = Store(Clock())
     for number, part in enumerate(parts):
         store.add(f"source {number}", "prefect")
-        store.succeed(f"source {number}", Published(Snapshot(), part, 0.0, math.inf), 0.1)
+        store.poll_ended(f"source {number}", Succeeded(Published(Snapshot(), part, 0.0, math.inf), 0.1))
     end = Telemetry(store, Clock()).render(format_)
     return b"".join(Body(parts, format_).plain(end)).decode()
 
@@ -408,6 +409,6 @@ def test_a_body_does_not_change_with_the_failures_of_others() -> None:
     store = Store(Clock())
     store.add("a", "prefect")
     part = rendered(Snapshot(queues=(queue("q"),)))
-    store.succeed("a", Published(Snapshot(), part, 0.0, math.inf), 0.1)
-    store.fail("a", Failure("timeout", "late"), 1.0, None)
+    store.poll_ended("a", Succeeded(Published(Snapshot(), part, 0.0, math.inf), 0.1))
+    store.poll_ended("a", Failed(Failure("timeout", "late"), 1.0))
     assert [state.published and state.published.rendered for state in store.states()] == [part]

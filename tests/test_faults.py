@@ -22,7 +22,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from exporter.clock import Clock
-from exporter.model import Outcome, Reason
+from exporter.model import FailureReason, Outcome
 from exporter.polling.poller import Poller
 from exporter.polling.store import SourceState, Store
 from exporter.polling.telemetry import Telemetry
@@ -275,7 +275,7 @@ class Fault:
     """What every path answers; then why the poll fails, a part of the message, and how many requests were made."""
 
     what: Answer | bytes
-    reason: Reason
+    reason: FailureReason
     says: str
     requests: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
@@ -596,7 +596,7 @@ def listed(*pages: bytes, limit: int = 2) -> Answer:
     return page
 
 
-Left = list[tuple[str, str, Reason]]
+Left = list[tuple[str, str, FailureReason]]
 
 PARTIAL: Final[dict[str, tuple[Answers, Left, str, dict[str, Any]]]] = {
     "500": ({ONE: answer({}, 500)}, [("a", "one", "http_status")], "500 Internal Server Error", {}),
@@ -656,7 +656,7 @@ def twice(path: str, *rows: object) -> Answers:
     return {path: answer(rows)}
 
 
-WHOLE: Final[dict[str, tuple[Answers, Reason, str, int]]] = {
+WHOLE: Final[dict[str, tuple[Answers, FailureReason, str, int]]] = {
     "all-queues-500": (
         dict.fromkeys((ONE, TWO, THREE), answer({}, 500)), "http_status", "no queue could be read; the first: POST", 6
     ),
@@ -698,7 +698,7 @@ async def test_however_many_queues_hang_the_others_are_published() -> None:
 
 @pytest.mark.parametrize(("faults", "reason", "says", "requests"), WHOLE.values(), ids=WHOLE)
 async def test_a_part_of_prefect_fails_the_whole_poll(
-    faults: Answers, reason: Reason, says: str, requests: int
+    faults: Answers, reason: FailureReason, says: str, requests: int
 ) -> None:
     async with serve(by_path(GOOD["prefect"])) as upstream, Exporter("prefect", upstream.url) as exporter:
         assert (await exporter.poll()).outcome == "success"
@@ -910,7 +910,7 @@ async def test_two_exporters_do_not_supersede_the_csrf_token_of_each_other() -> 
     ids=["disabled", "wants-credentials", "no-token", "no-ascii", "empty-token", "refused-for-ever", "another-403"],
 )
 async def test_csrf_protection_that_can_not_be_met(
-    refused: str, token: bytes, reason: Reason, says: str, requests: int
+    refused: str, token: bytes, reason: FailureReason, says: str, requests: int
 ) -> None:
     def server(request: Request) -> bytes:
         return token if request.method == "GET" else answer({"detail": refused}, 403)

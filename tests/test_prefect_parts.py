@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from exporter.model import PARTS, Part, Reason, Snapshot
+from exporter.model import PARTS, FailureReason, Part, Snapshot
 from exporter.polling.store import SourceState
 from exporter.report import report
 from exporter.sources.prefect import slots
@@ -491,7 +491,7 @@ async def test_a_server_that_does_not_tell_its_version(refusal: bytes) -> None:
     [(BROKEN, "http_status"), (answer({}, 401), "auth"), (answer({}), "contract"), (hang_up, "connect")],
     ids=["500", "401", "contract", "closes"],
 )
-async def test_a_version_that_can_not_be_asked_for_fails_the_poll(fault: bytes | Answer, reason: Reason) -> None:
+async def test_a_version_that_can_not_be_asked_for_fails_the_poll(fault: bytes | Answer, reason: FailureReason) -> None:
     fake = small(faults={LIMITS: NOT_FOUND})
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
         await exporter.poll()
@@ -526,7 +526,7 @@ async def test_without_the_status_of_queues_the_holders_are_swept() -> None:
 
 # --- Parts that fail.
 
-FAULTS: Final[dict[str, tuple[bytes, Reason]]] = {
+FAULTS: Final[dict[str, tuple[bytes, FailureReason]]] = {
     "500": (BROKEN, "http_status"),
     "404-of-something": (answer({"detail": "Flow not found"}, 404), "http_status"),
     "contract": (answer([{"id": 7}]), "contract"),
@@ -543,7 +543,7 @@ PLACES: Final[dict[str, tuple[str, Part, str]]] = {
 
 @pytest.mark.parametrize(("path", "part", "of_pool"), PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize(("fault", "reason"), FAULTS.values(), ids=FAULTS)
-async def test_a_part_that_fails(path: str, part: Part, of_pool: str, fault: bytes, reason: Reason) -> None:
+async def test_a_part_that_fails(path: str, part: Part, of_pool: str, fault: bytes, reason: FailureReason) -> None:
     fake = small(faults={path: fault})
     async with serve(fake) as upstream:
         async with Exporter("prefect", upstream.url, **ALL) as exporter:
@@ -569,7 +569,7 @@ async def test_a_part_that_fails(path: str, part: Part, of_pool: str, fault: byt
             assert exporter.logs[-1]["event"] == "poll succeeded again"
 
 
-ENDING: Final[dict[str, tuple[bytes | Answer, Reason]]] = {
+ENDING: Final[dict[str, tuple[bytes | Answer, FailureReason]]] = {
     "401": (answer({}, 401), "auth"),
     "429": (answer({}, 429), "rate_limited"),
     "closes": (hang_up, "connect"),

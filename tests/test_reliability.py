@@ -22,7 +22,7 @@ from typing import Final
 import httpx
 import pytest
 
-from exporter.model import Reason
+from exporter.model import FailureReason
 from tests.harness.certificates import authority, certificate, expired
 from tests.harness.cloro import KEY, PUBLISHED
 from tests.harness.exporter import exporter
@@ -194,7 +194,7 @@ class Fault:
     """Something that goes wrong with an upstream, and the reason that it is told by; without one it is no failure."""
 
     begin: Begin
-    reason: Reason | None
+    reason: FailureReason | None
     says: str
     """A part of the error in the log."""
     attempts: int = 1

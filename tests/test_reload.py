@@ -200,7 +200,7 @@ class Stubborn(CloroConfig):
         source = super().build(count_request)
         poll = source.poll
 
-        async def stubborn() -> Snapshot:
+        async def stubborn(_: object = None) -> Snapshot:
             with suppress(asyncio.CancelledError):
                 return await poll()
             raise SourceError("connect", "cancelled")

@@ -8,7 +8,8 @@ import pytest
 from exporter.clock import Clock
 from exporter.metrics.exposition import render
 from exporter.model import Pool, Queue, Snapshot
-from exporter.polling.store import Published, Store
+from exporter.polling.outcome import Published, Succeeded
+from exporter.polling.store import Store
 from exporter.web.connection import LIMITS
 from tests import soak
 from tests.harness.programs import ROOT
@@ -40,7 +41,7 @@ def test_a_series_that_is_left_over_is_seen() -> None:
         store.add("p", "prefect")
         snapshot = Snapshot(queues=queues[less:] + more, pools=tuple(Pool(name, id=name) for name in pools))
         rendered = render(snapshot, source="p", system="prefect", max_series=10_000)
-        store.succeed("p", Published(snapshot, rendered, 0.0, math.inf), 0.1)
+        store.poll_ended("p", Succeeded(Published(snapshot, rendered, 0.0, math.inf), 0.1))
         if not more and not less:
             soak.compare(number, store.states())
         else:

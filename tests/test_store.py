@@ -7,7 +7,8 @@ import pytest
 from exporter.clock import Clock
 from exporter.metrics.exposition import Rendered, render
 from exporter.model import Pool, RateLimit, Snapshot, Unreadable
-from exporter.polling.store import Failure, Published, SourceState, Store
+from exporter.polling.outcome import Failed, Failure, Published, Succeeded
+from exporter.polling.store import SourceState, Store
 
 COMPLETE = Snapshot()
 PARTIAL = Snapshot(unreadable=(Unreadable("queues", "timeout", "late", "pool", "queue"),))
@@ -82,9 +83,9 @@ def test_since_is_when_polls_began_to_end_like_the_last(
     for number, poll in enumerate(polls, 1):
         time.seconds = number
         if poll == "f":
-            store.fail("a", TIMEOUT, number / 10, None)
+            store.poll_ended("a", Failed(TIMEOUT, number / 10))
         else:
-            store.succeed("a", published(time, PARTIAL if poll == "p" else COMPLETE), number / 10)
+            store.poll_ended("a", Succeeded(published(time, PARTIAL if poll == "p" else COMPLETE), number / 10))
     state = only(store)
     assert (state.outcome, state.since, state.duration) == (outcome, 1_000_000 + since, len(polls) / 10)
     assert state.up == (outcome != "failure")
@@ -92,16 +93,16 @@ def test_since_is_when_polls_began_to_end_like_the_last(
 
 
 def test_a_success_replaces_everything(store: Store, time: Time) -> None:
-    store.fail("a", TIMEOUT, 1, RateLimit(10, 0))
+    store.poll_ended("a", Failed(TIMEOUT, 1, rate_limit=RateLimit(10, 0)))
     time.seconds = 30
     good = published(time, Snapshot(rate_limit=RateLimit(10, 9)))
-    store.succeed("a", good, 2)
+    store.poll_ended("a", Succeeded(good, 2))
     state = only(store)
     assert state.published is good
     assert (state.failure, state.rate_limit, state.last_success) == (None, RateLimit(10, 9), 1_000_030)
     time.seconds = 60
     better = published(time, Snapshot(pools=(Pool("p", "1", "process", False, 1, 2),)))
-    store.succeed("a", better, 2)
+    store.poll_ended("a", Succeeded(better, 2))
     state = only(store)
     assert state.published is better
     assert (state.rate_limit, state.last_success) == (None, 1_000_060)
@@ -109,9 +110,9 @@ def test_a_success_replaces_everything(store: Store, time: Time) -> None:
 
 def test_a_failure_leaves_the_last_good_snapshot(store: Store, time: Time) -> None:
     good = published(time)
-    store.succeed("a", good, 2)
+    store.poll_ended("a", Succeeded(good, 2))
     time.seconds = 30
-    store.fail("a", TIMEOUT, 7, RateLimit(10, 0))
+    store.poll_ended("a", Failed(TIMEOUT, 7, rate_limit=RateLimit(10, 0)))
     state = only(store)
     assert state.published is good
     assert (state.failure, state.rate_limit, state.last_success, state.duration) == (
@@ -126,10 +127,10 @@ def test_a_failure_leaves_the_last_good_snapshot(store: Store, time: Time) -> No
 @pytest.mark.parametrize("failed", [False, True], ids=["hanging", "failing"])
 def test_a_snapshot_expires_at_its_time(store: Store, time: Time, seconds: float, served: bool, failed: bool) -> None:
     good = published(time)
-    store.succeed("a", good, 2)
+    store.poll_ended("a", Succeeded(good, 2))
     time.seconds = seconds
     if failed:
-        store.fail("a", TIMEOUT, 1, None)
+        store.poll_ended("a", Failed(TIMEOUT, 1))
     state = only(store)
     assert state.published is (good if served else None)
     assert state.last_success == 1_000_000
@@ -137,13 +138,13 @@ def test_a_snapshot_expires_at_its_time(store: Store, time: Time, seconds: float
 
 
 def test_an_expired_snapshot_never_comes_back(store: Store, time: Time) -> None:
-    store.succeed("a", published(time), 2)
+    store.poll_ended("a", Succeeded(published(time), 2))
     time.seconds = 90
     assert only(store).published is None
     time.seconds = 89
     assert only(store).published is None
     fresh = published(time)
-    store.succeed("a", fresh, 2)
+    store.poll_ended("a", Succeeded(fresh, 2))
     assert only(store).published is fresh
 
 
@@ -151,7 +152,7 @@ def test_the_wall_clock_expires_nothing(time: Time) -> None:
     store = Store(Clock(now=lambda: 9e9 + time.seconds, monotonic=lambda: 50.0))
     store.add("a", "prefect")
     good = published(time)
-    store.succeed("a", good, 2)
+    store.poll_ended("a", Succeeded(good, 2))
     time.seconds = 1e9
     assert only(store).published is good
 
@@ -159,9 +160,9 @@ def test_the_wall_clock_expires_nothing(time: Time) -> None:
 def test_each_source_is_by_itself_and_in_order(store: Store, time: Time) -> None:
     for name in ("c", "b"):
         store.add(name, "cloro")
-    store.succeed("c", published(time, lives=10), 1)
-    store.succeed("b", published(time, lives=20), 1)
-    store.fail("a", TIMEOUT, 1, None)
+    store.poll_ended("c", Succeeded(published(time, lives=10), 1))
+    store.poll_ended("b", Succeeded(published(time, lives=20), 1))
+    store.poll_ended("a", Failed(TIMEOUT, 1))
     time.seconds = 15
     states = store.states()
     assert [(state.name, state.system, state.up, bool(state.published)) for state in states] == [
@@ -177,7 +178,7 @@ def test_each_source_is_by_itself_and_in_order(store: Store, time: Time) -> None
 
 def test_a_list_of_states_does_not_change(store: Store, time: Time) -> None:
     (before,) = first = store.states()
-    store.succeed("a", published(time), 1)
+    store.poll_ended("a", Succeeded(published(time), 1))
     assert only(store) is not before
     store.remove("a")
     assert first == [before]

@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.clock import Clock
-from exporter.model import REASONS, Queue, Reason, Snapshot
+from exporter.model import FAILURE_REASONS, FailureReason, Queue, Snapshot
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
@@ -64,14 +64,14 @@ class Faulty(PrefectConfig):
     def build(self, count_request: CountRequest) -> Source:
         source = super().build(count_request)
 
-        async def poll() -> Snapshot:
+        async def poll(_: object = None) -> Snapshot:
             return Snapshot(queues=(Queue("etl", "default", active_slots=1),) * 2)
 
         source.poll = poll  # type: ignore[method-assign]
         return source
 
 
-FAULTS: Final[dict[Reason, Callable[[], AbstractAsyncContextManager[str]]]] = {
+FAULTS: Final[dict[FailureReason, Callable[[], AbstractAsyncContextManager[str]]]] = {
     "timeout": lambda: http(never),
     "connect": closed,
     "tls": unknown_certificate,
@@ -84,7 +84,7 @@ FAULTS: Final[dict[Reason, Callable[[], AbstractAsyncContextManager[str]]]] = {
 }
 
 
-async def logged(fault: Reason) -> dict[str, Any]:
+async def logged(fault: FailureReason) -> dict[str, Any]:
     """What is logged of a poll of an upstream with this fault, as if that were Prefect at `prefect.example.com`."""
     clock = Clock()
     store = Store(clock)
@@ -103,11 +103,11 @@ async def logged(fault: Reason) -> dict[str, Any]:
 
 
 def test_every_reason_is_there() -> None:
-    assert set(shown()) == set(REASONS) == set(FAULTS)
+    assert set(shown()) == set(FAILURE_REASONS) == set(FAULTS)
 
 
-@pytest.mark.parametrize("reason", REASONS)
-async def test_the_line_of_the_log_is_as_it_says(reason: Reason) -> None:
+@pytest.mark.parametrize("reason", FAILURE_REASONS)
+async def test_the_line_of_the_log_is_as_it_says(reason: FailureReason) -> None:
     def without_numbers(fields: dict[str, str]) -> dict[str, str]:
         return {key: re.sub(r"[0-9.]+s", "0s", value) for key, value in fields.items()}
 

@@ -15,8 +15,9 @@ import pytest
 from exporter import __version__
 from exporter.clock import Clock
 from exporter.metrics.exposition import Body, Format, render
-from exporter.model import OUTCOMES, REASONS, Pool, Queue, RateLimit, Snapshot, Unreadable
-from exporter.polling.store import Failure, Published, Store
+from exporter.model import FAILURE_REASONS, OUTCOMES, Pool, Queue, RateLimit, Snapshot, Unreadable
+from exporter.polling.outcome import Failed, Failure, Published, Succeeded
+from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.shard import Shard
 from exporter.web.guard import guarded
@@ -54,10 +55,10 @@ class Exporter:
     ) -> None:
         snapshot = Snapshot(queues=queues or (QUEUE,), pools=(POOL,), **rest)  # type: ignore[arg-type]
         text = render(snapshot, source=name, system="prefect", max_series=max_series)
-        self.store.succeed(name, Published(snapshot, text, self.clock.now(), self.seconds + 90), 1.234)
+        self.store.poll_ended(name, Succeeded(Published(snapshot, text, self.clock.now(), self.seconds + 90), 1.234))
 
     def fail(self, name: str = "prod", message: str = "no answer") -> None:
-        self.store.fail(name, Failure("timeout", message), 30.0, RateLimit(10, 3))
+        self.store.poll_ended(name, Failed(Failure("timeout", message), 30.0, rate_limit=RateLimit(10, 3)))
 
     async def request(self, method: str, path: str, **headers: str) -> httpx.Response:
         transport = httpx.ASGITransport(self.application)
@@ -175,7 +176,7 @@ async def test_before_the_first_poll_nothing_is_up_and_every_counter_is_there_at
     assert ("concurrency_exporter_poll_duration_seconds_count", frozenset(of_source)) in found
     for outcome in OUTCOMES:
         assert ("concurrency_exporter_polls_total", frozenset({*of_source, ("outcome", outcome)})) in found
-    for reason in REASONS:
+    for reason in FAILURE_REASONS:
         assert ("concurrency_exporter_poll_errors_total", frozenset({*of_source, ("reason", reason)})) in found
 
 

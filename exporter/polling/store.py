@@ -1,39 +1,21 @@
-"""The last outcome of each source, replaced atomically, and which snapshots are still fresh enough to serve."""
+"""What is known of each source: how its last poll ended, what it left to serve, and what the next poll starts from."""
 
 from dataclasses import dataclass, replace
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Rendered
-from exporter.model import Outcome, RateLimit, Reason, Snapshot
+from exporter.metrics.exposition import QueueKey
+from exporter.model import FailureReason, Outcome, Part, RateLimit
+from exporter.polling.outcome import Ended, Failure, Published, Succeeded
 from exporter.shard import WHOLE, Shard
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A good snapshot, and its text. `taken_at` is in seconds since the epoch, `expires` on the monotonic clock."""
-
-    snapshot: Snapshot
-    rendered: Rendered
-    taken_at: float
-    expires: float
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why the last poll failed."""
-
-    reason: Reason
-    message: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceState:
-    """What is known of one source: how its last poll ended, and the last good snapshot until it expires.
-
-    Every change makes a new one, so two are equal only if they are the same.
+    """What is known of one source. Every change makes a new one, so two are equal only if they are the same.
 
     `outcome` is None until the first poll has ended. `since` (seconds since the epoch) is when polls began to end the
-    way the last one did, `duration` the seconds that the last one took.
+    way the last one did, `duration` the seconds that the last one took. `published` is the last good snapshot, until
+    it expires.
     """
 
     name: str
@@ -47,6 +29,14 @@ class SourceState:
     last_success: float | None = None
     shard: Shard = WHOLE
     """What of the source is read."""
+    left_out: tuple[tuple[Part, str, str, FailureReason], ...] = ()
+    """Part, pool, queue and reason of what the last poll left out of its snapshot, sorted."""
+    unsupported: tuple[Part, ...] = ()
+    """The parts that the server did not have at the last good poll."""
+    precedence: tuple[QueueKey, ...] = ()
+    """The queues that a cap on the series keeps first, as of the last good poll."""
+    memory: object = None
+    """What the source wants to know at its next poll, as the last good one left it."""
 
     @property
     def up(self) -> bool:
@@ -79,25 +69,30 @@ class Store:
         if published := state.published:
             self._states[name] = replace(state, published=replace(published, expires=published.expires + seconds))
 
-    def succeed(self, name: str, published: Published, duration: float) -> None:
-        """A poll of `duration` seconds has succeeded, at least in part."""
-        outcome: Outcome = "partial" if published.snapshot.unreadable else "success"
-        self._states[name] = replace(
-            self._ended(name, outcome, duration),
-            failure=None,
-            rate_limit=published.snapshot.rate_limit,
-            published=published,
-            last_success=published.taken_at,
-        )
-
-    def fail(self, name: str, failure: Failure, duration: float, rate_limit: RateLimit | None) -> None:
-        """A poll of `duration` seconds has failed. The last good snapshot goes on being served until it expires."""
-        self._states[name] = replace(self._ended(name, "failure", duration), failure=failure, rate_limit=rate_limit)
-
-    def _ended(self, name: str, outcome: Outcome, duration: float) -> SourceState:
+    def poll_ended(self, name: str, ended: Ended) -> None:
+        """Keep what came of a poll, in one step. A good snapshot is served until it expires or a new one comes."""
         state = self._states[name]
-        since = state.since if outcome == state.outcome else self._clock.now()
-        return replace(state, outcome=outcome, since=since, duration=duration)
+        since = state.since if ended.outcome == state.outcome else self._clock.now()
+        state = replace(state, outcome=ended.outcome, since=since, duration=ended.duration)
+        if isinstance(ended, Succeeded):
+            snapshot = ended.published.snapshot
+            self._states[name] = replace(
+                state,
+                failure=None,
+                rate_limit=snapshot.rate_limit,
+                published=ended.published,
+                last_success=ended.published.taken_at,
+                left_out=tuple(sorted((one.part, one.pool, one.queue, one.reason) for one in snapshot.unreadable)),
+                unsupported=snapshot.unsupported,
+                precedence=ended.published.rendered.precedence,
+                memory=snapshot.memory,
+            )
+        else:
+            self._states[name] = replace(state, failure=ended.failure, rate_limit=ended.rate_limit, left_out=())
+
+    def state(self, name: str) -> SourceState:
+        """What is known of one source, its snapshot included even if it has expired."""
+        return self._states[name]
 
     def serves(self, name: str) -> bool:
         """Whether a source has a snapshot that is fresh enough to serve."""
@@ -105,7 +100,7 @@ class Store:
         return published is not None and published.expires > self._clock.monotonic()
 
     def states(self) -> list[SourceState]:
-        """Every source as it is now, in the order in which they were added; without snapshots that have expired."""
+        """Every source as it is now, in the order in which they were added; snapshots that have expired are dropped."""
         for name, state in self._states.items():
             if state.published and not self.serves(name):
                 self._states[name] = replace(state, published=None)

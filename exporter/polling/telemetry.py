@@ -22,7 +22,7 @@ from exporter.clock import Clock
 from exporter.metrics.exposition import Format
 from exporter.metrics.family import Family, Sample
 from exporter.metrics.observed import SOURCE
-from exporter.model import OUTCOMES, REASONS, Outcome, Reason
+from exporter.model import FAILURE_REASONS, OUTCOMES, FailureReason, Outcome
 from exporter.polling.store import SourceState, Store
 
 BUILD_INFO = Family(
@@ -179,7 +179,7 @@ class Telemetry:
         counts = self._counts[source] = _Counts()
         for outcome in OUTCOMES:
             counts.polls.labels(source, system, outcome)
-        for reason in REASONS:
+        for reason in FAILURE_REASONS:
             counts.errors.labels(source, system, reason)
         counts.duration.labels(source, system)
 
@@ -188,7 +188,9 @@ class Telemetry:
         del self._counts[source]
         self._rendered = {key: text for key, text in self._rendered.items() if key[1] != source}
 
-    def poll_ended(self, source: str, system: str, outcome: Outcome, seconds: float, reasons: set[Reason]) -> None:
+    def poll_ended(
+        self, source: str, system: str, outcome: Outcome, seconds: float, reasons: set[FailureReason]
+    ) -> None:
         """A poll of `seconds` has ended, for the `reasons` given if not in full success."""
         counts = self._changed(source)
         counts.polls.labels(source, system, outcome).inc()

@@ -6,7 +6,7 @@ from typing import Annotated, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr, model_validator
 
-from exporter.model import RateLimit, Reason, Snapshot
+from exporter.model import FailureReason, RateLimit, Snapshot
 from exporter.settings.base import Settings
 from exporter.shard import WHOLE, Shard
 from exporter.sources.http_config import Authorization, BasicAuth, HttpUrl, Seconds, TlsConfig
@@ -25,9 +25,9 @@ class SourceError(Exception):
                          http_status (the rest)
     """
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: FailureReason, message: str) -> None:
         super().__init__(message)
-        self.reason: Reason = reason
+        self.reason: FailureReason = reason
 
 
 class StatusError(SourceError):
@@ -46,7 +46,7 @@ class StatusError(SourceError):
         retry_after: float | None = None,
         rate_limit: RateLimit | None = None,
     ) -> None:
-        reasons: dict[int, Reason] = {401: "auth", 403: "auth", 429: "rate_limited"}
+        reasons: dict[int, FailureReason] = {401: "auth", 403: "auth", 429: "rate_limited"}
         super().__init__(reasons.get(status, "http_status"), message)
         self.status = status
         self.detail = detail
@@ -57,8 +57,13 @@ class StatusError(SourceError):
 class Source(Protocol):
     """One configured upstream that can be polled."""
 
-    async def poll(self) -> Snapshot:
-        """Read everything once. Raises `SourceError`; may be cancelled at any time."""
+    async def poll(self, memory: object = None, /) -> Snapshot:
+        """Read everything once. Raises `SourceError`; may be cancelled at any time.
+
+        `memory` is that of the last good snapshot of this upstream, whichever object read it; None at first. What must
+        not be lost goes there and into no attribute: a renewed certificate or a reload builds a new object, and a poll
+        can fail after its source has read.
+        """
         ...
 
     async def close(self) -> None:

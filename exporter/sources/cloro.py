@@ -90,7 +90,7 @@ class CloroSource:
             count_request=count_request,
         )
 
-    async def poll(self) -> Snapshot:
+    async def poll(self, _memory: object = None, /) -> Snapshot:
         """One queue, `async`, and what the rate-limit headers say."""
         answer = await self._client.get("/v1/async/status", _STATUS)
         status, concurrency = answer.content, answer.content.concurrency

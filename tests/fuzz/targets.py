@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families as classic
 from exporter import config, logs
 from exporter.clock import Clock
 from exporter.metrics.exposition import Body, Format
-from exporter.model import REASONS
+from exporter.model import FAILURE_REASONS
 from exporter.polling.poller import Poller
 from exporter.polling.store import SourceState, Store
 from exporter.polling.telemetry import Telemetry
@@ -136,7 +136,7 @@ def _outcome_is_known(state: SourceState) -> None:
         reasons += [one.reason for one in state.published.snapshot.unreadable]
     assert state.outcome in {"success", "partial", "failure"}
     assert (state.outcome == "failure") == (state.failure is not None)
-    assert set(reasons) <= set(REASONS) - {"internal"}, state.failure
+    assert set(reasons) <= set(FAILURE_REASONS) - {"internal"}, state.failure
 
 
 def _published(state: SourceState, telemetry: Telemetry, *, thorough: bool) -> None:

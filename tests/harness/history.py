@@ -17,7 +17,8 @@ import promql_parser
 from exporter.clock import Clock
 from exporter.metrics.exposition import Body, Format, render
 from exporter.model import Snapshot
-from exporter.polling.store import Published, Store
+from exporter.polling.outcome import Published, Succeeded
+from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from tests.harness.programs import program
 from tests.harness.prometheus import PrometheusServer
@@ -81,7 +82,7 @@ def _scrapes(moments: Iterable[float], at: Callable[[float], Sources]) -> Iterat
                 telemetry.add(name, system)
                 telemetry.config_read(success=True)
             rendered = render(snapshot, source=name, system=system, max_series=100_000)
-            store.succeed(name, Published(snapshot, rendered, moment - 5, moment + STEP), 0.3)
+            store.poll_ended(name, Succeeded(Published(snapshot, rendered, moment - 5, moment + STEP), 0.3))
             telemetry.request_sent(
                 name, system, "/flow_runs/filter" if system == "prefect" else "/v1/async/status", "200"
             )

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.clock import Clock
 from exporter.metrics.exposition import Format
-from exporter.model import RateLimit, Reason
+from exporter.model import FailureReason, RateLimit
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
@@ -99,7 +99,9 @@ async def test_the_request_is_the_documented_one(cloro: tuple[Cloro, Upstream]) 
         "500-message-only", "500-list", "502-html", "500-control-characters", "500-long",
     ],
 )  # fmt: skip
-async def test_an_error(cloro: tuple[Cloro, Upstream], status: int, body: object, reason: Reason, said: str) -> None:
+async def test_an_error(
+    cloro: tuple[Cloro, Upstream], status: int, body: object, reason: FailureReason, said: str
+) -> None:
     fake, upstream = cloro
     fake.refusal = (status, body, {})
     refused = await refusal(config(upstream))

@@ -112,7 +112,7 @@ class PrefectSource:
         """Close the connections."""
         await self._api.close()
 
-    async def poll(self) -> Snapshot:
+    async def poll(self, _memory: object = None, /) -> Snapshot:
         """Every pool, queue and limit that the configuration admits.
 
         A queue that was deleted meanwhile is gone; what can't be read is left out as unreadable. Raises `SourceError`

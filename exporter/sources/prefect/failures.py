@@ -3,13 +3,13 @@
 from collections.abc import Hashable, Iterable
 from typing import Final, TypeVar
 
-from exporter.model import Part, Reason, Unreadable
+from exporter.model import FailureReason, Part, Unreadable
 from exporter.sources.base import SourceError
 from exporter.sources.prefect.api import MAX_NAME
 
 H = TypeVar("H", bound=Hashable)
 
-_WHOLE_SERVER: Final[frozenset[Reason]] = frozenset({"connect", "tls", "auth", "rate_limited"})
+_WHOLE_SERVER: Final[frozenset[FailureReason]] = frozenset({"connect", "tls", "auth", "rate_limited"})
 """Reasons that are not the fault of one queue: to go on would only ask a server that refuses again and again."""
 
 _SHOWN_CHARACTERS: Final = 50

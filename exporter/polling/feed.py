@@ -1,0 +1,114 @@
+"""One source that is polled: its poll, measured and caught in one place, and its certificates when they change."""
+
+import asyncio
+
+import structlog
+
+from exporter.clock import Clock
+from exporter.metrics.exposition import render
+from exporter.polling.outcome import Ended, Failed, Failure, Published, Succeeded
+from exporter.polling.store import SourceState
+from exporter.settings.base import Stamps, stamps
+from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError, StatusError
+from exporter.threads import in_thread
+
+log = structlog.get_logger()
+
+
+class Feed:
+    """A source as it is configured now. To make one reads certificates: do it off the event loop.
+
+    Raises `OSError` where a certificate of `tls_config` can't be used.
+    """
+
+    def __init__(self, config: SourceConfig, clock: Clock, count_request: CountRequest) -> None:
+        self.config = config
+        self._clock = clock
+        self._count_request = count_request
+        self._certificates = stamps(config.tls_config.files)
+        """The files of `tls_config` as they were when the source was built of them."""
+        self._refused: Stamps | None = None
+        """The same when they last could not be read again."""
+        self._source = self._build()
+        self._running: asyncio.Task[None] | None = None
+        self.is_over = False
+        """Whether it was told to end: what a poll of it still finds is of a source that is gone."""
+
+    async def poll(self, before: SourceState) -> Ended:
+        """Read the source once, from where the last good poll left off. May be cancelled, as by `end`."""
+        self._running = asyncio.current_task()
+        started = self._clock.monotonic()
+        try:
+            return await self._poll(before, started)
+        except StatusError as error:
+            duration = self._clock.monotonic() - started
+            return Failed(Failure(error.reason, str(error)), duration, error.retry_after, error.rate_limit)
+        except SourceError as error:
+            return Failed(Failure(error.reason, str(error)), self._clock.monotonic() - started)
+        except Exception as error:  # a fault of ours in one source must not end the polls of the others
+            log.exception("poll failed by a fault of the exporter; please report it", source=self.config.name)
+            failure = Failure("internal", f"{type(error).__name__}: {error}")
+            return Failed(failure, self._clock.monotonic() - started)
+        finally:
+            self._running = None
+
+    async def _poll(self, before: SourceState, started: float) -> Succeeded:
+        config, taken_at = self.config, self._clock.now()
+        try:
+            async with asyncio.timeout(config.timeout) as deadline:
+                await self._renew()
+                snapshot = await self._source.poll(before.memory)
+                rendered = await in_thread(
+                    render,
+                    snapshot,
+                    source=config.name,
+                    system=config.system_name,
+                    max_series=config.max_series,
+                    precedence=before.precedence,
+                )
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            message = f"{config.url} was not read to the end within {config.timeout:g}s"
+            raise SourceError("timeout", message) from None
+        published = Published(snapshot, rendered, taken_at, started + config.stale_after)
+        return Succeeded(published, self._clock.monotonic() - started)
+
+    def end(self) -> None:
+        """Have the poll that runs, if one does, go no further than where it waits now."""
+        self.is_over = True
+        if self._running:
+            self._running.cancel()
+
+    async def close(self) -> None:
+        """Close the source when the poll that runs has ended."""
+        if self._running:
+            await asyncio.wait([self._running])
+        await self._source.close()
+
+    def _build(self) -> Source:
+        return self.config.build(self._request_sent)
+
+    def _request_sent(self, endpoint: str, code: str) -> None:
+        # One that a reload has cancelled would bring back the series of a source that is gone.
+        if not self.is_over:
+            self._count_request(endpoint, code)
+
+    async def _renew(self) -> None:
+        """Build the source anew if one of its certificates has changed; what it had before serves until they fit.
+
+        That is tried at each poll: there may have been no file descriptor left to read them with.
+        """
+        seen = stamps(self._certificates)
+        if seen == self._certificates:
+            return
+        try:
+            renewed = await in_thread(self._build)
+        except OSError as error:
+            write = log.debug if seen == self._refused else log.warning
+            write("tls_config can't be read again; the old one stays", source=self.config.name, error=str(error))
+            self._refused = seen
+            return
+        self._certificates, self._refused = seen, None
+        old, self._source = self._source, renewed
+        await old.close()
