@@ -19,6 +19,7 @@ from exporter.metrics.family import Family
 from exporter.metrics.observed import OBSERVED
 from exporter.polling import telemetry
 from exporter.polling.store import Store
+from exporter.settings.regex import FullMatch
 from exporter.sources import SYSTEMS
 from exporter.sources.base import SourceConfig
 from exporter.web import routes as web
@@ -194,7 +195,7 @@ def _default(name: str, field: FieldInfo) -> str:
     match field.default:
         case None | BaseModel() | () | PydanticUndefinedType():
             return ""
-        case re.Pattern():
+        case FullMatch():
             value = field.default.pattern
         case float():
             value = f"{field.default:g}s"
@@ -214,7 +215,7 @@ _TYPES: Final[Mapping[Any, str]] = {
     bool: "boolean",
     Path: "file",
     SecretStr: "secret",
-    re.Pattern[str]: "regular expression",
+    FullMatch: "regular expression",
 }
 
 

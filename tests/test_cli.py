@@ -167,6 +167,19 @@ SOON = LIMITS.head
 """Seconds in which it ends on a busy machine. Had it waited for a client or for a poll, it would have been longer."""
 
 
+def test_no_name_of_a_queue_stops_the_process(start: StartExporter, tmp_path: Path) -> None:
+    """With Python's regular expressions, this name and this filter would take the only thread for years."""
+    name = "a-" * 28 + "b"
+    with serving(upstream_answer({name: 1, "queue": 3, "a-scratch": 2})) as upstream:
+        filtered = prefect(upstream.url) | {"queues": {"exclude": "(.+-)*scratch(-.+)*"}}
+        exporter = start("--config.file", configure(tmp_path, filtered))
+        exporter.wait_for(SLOTS, 3)
+        assert exporter.value(SLOTS.replace('queue="queue"', f'queue="{name}"')) == 1
+        assert exporter.value(SLOTS.replace('queue="queue"', 'queue="a-scratch"')) is None
+        assert exporter.client.get("/-/healthy").status_code == 200
+        assert exporter.stop(signal.SIGTERM)[0] == 0
+
+
 def test_help_and_version() -> None:
     code, out, err = run("--help", CLORO_API_KEY=SECRET)
     assert (code, err) == (0, "")

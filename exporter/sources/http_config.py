@@ -35,16 +35,6 @@ def _seconds(value: object) -> float:
     return duration.total_seconds()
 
 
-def _regex(value: object) -> re.Pattern[str]:
-    if not isinstance(value, str):
-        raise ValueError("is not text; put it in quotes")  # noqa: TRY004  pydantic collects ValueErrors
-    try:
-        # A dot matches a newline too, as in Prometheus: names may hold one.
-        return re.compile(value, re.DOTALL)
-    except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from None
-
-
 def _scheme(value: str) -> str:
     if not re.fullmatch("[A-Za-z][A-Za-z0-9-]*", value):
         raise ValueError("is not the name of a scheme, like Bearer")
@@ -70,7 +60,6 @@ def _http_url(value: str) -> str:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
-Regex = Annotated[re.Pattern[str], BeforeValidator(_regex)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 

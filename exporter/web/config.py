@@ -64,7 +64,7 @@ def _go_seconds(value: object) -> float:
     """Seconds from a duration as Go writes it, such as 1s, 1.5h or 1m30s; the toolkit has no other kind."""
     if str(value) == "0":
         return 0.0
-    number_and_unit = rf"([0-9]+\.?[0-9]*|\.[0-9]+)({'|'.join(_UNITS)})"
+    number_and_unit = rf"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)({'|'.join(_UNITS)})"
     if not (isinstance(value, str) and re.fullmatch(f"(?:{number_and_unit})+", value)):
         raise ValueError("is not a duration; write it like 1s, 500ms or 1m30s")
     return sum(float(number) * _UNITS[unit] for number, unit in re.findall(number_and_unit, value))

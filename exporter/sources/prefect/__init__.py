@@ -12,9 +12,10 @@ from pydantic import AfterValidator, Field
 
 from exporter.model import PARTS, Part, Pool, Queue, Snapshot, Unreadable, Workers
 from exporter.settings.base import Settings
+from exporter.settings.regex import FullMatch, Regex
 from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError, StatusError
-from exporter.sources.http_config import HttpUrl, Regex
+from exporter.sources.http_config import HttpUrl
 from exporter.sources.prefect import backlog, slots
 from exporter.sources.prefect.api import WORKERS, Api, WorkPool, WorkQueue, is_deleted, is_unsupported
 from exporter.sources.prefect.backlog import Backlog
@@ -51,14 +52,14 @@ def _api_url(url: str) -> str:
 class NameFilter(Settings):
     """Which names to read: those that match all of `include` and not `exclude`, each anchored at both ends."""
 
-    include: Regex = re.compile(".*", re.DOTALL)
-    """Regular expression of the names to read."""
+    include: Regex = FullMatch(".*")
+    """Regular expression (RE2) of the names to read."""
     exclude: Regex | None = None
-    """Regular expression of the names to leave out."""
+    """Regular expression (RE2) of the names to leave out."""
 
     def admits(self, name: str) -> bool:
         """Whether to read the thing of this name."""
-        return bool(self.include.fullmatch(name)) and not (self.exclude and self.exclude.fullmatch(name))
+        return self.include.matches(name) and not (self.exclude and self.exclude.matches(name))
 
 
 class PrefectConfig(SourceConfig):
