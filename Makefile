@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 13
 
-run: $(VENV)/installed  ## start the exporter: of PREFECT_API_URL and CLORO_API_KEY, else of a demo
+run: $(VENV)/installed  ## start the exporter; it polls PREFECT_API_URL and CLORO_API_KEY if they are set, otherwise a built-in demo
 	@echo "Status: http://localhost:$(PORT)/   Metrics: http://localhost:$(PORT)/metrics   End it with Ctrl-C."
 	@exec $(BIN)/concurrency-exporter --web.listen-address=:$(PORT) $(if $(PREFECT_API_URL)$(CLORO_API_KEY),,--demo)
 
@@ -33,7 +33,7 @@ test: $(VENV)/installed-tests $(PREFECTS) programs $(BROWSER) $(DEPLOY) $(BASE_I
 	$(BIN)/mypy
 	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(PYTEST)
 
-check: $(VENV)/installed-tests  ## what needs no real servers, for the loop
+check: $(VENV)/installed-tests  ## run the fast tests, which need no real servers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
