@@ -118,7 +118,8 @@ POOLS = (
     Pool(
         ML, "ecs", 10, "InfrastructurePending",
         (
-            Queue(ML, "training", 1, 3, Wave(0.005, 0.3, period=290, starts=15, lasts=70), (35, 60),
+            # Full for half an hour of each hour, and from the start: long enough for an alert that pages.
+            Queue(ML, "training", 1, 3, Wave(0.005, 0.12, period=3600, starts=-300, lasts=1500), (35, 60),
                   (Deployment("train-ranking", "nightly", tags=("gpu",)),)),
             Queue(ML, "inference", 2, 6, Wave(0.05, 1.5, period=180, starts=100, lasts=50), (5, 12),
                   (Deployment("score-batch", "prod"), Deployment("embed-documents", "prod"))),

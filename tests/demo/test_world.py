@@ -13,7 +13,6 @@ from tests.demo.conftest import START
 
 SATURATING = (
     (DOCKER, "reports"),
-    (ML, "training"),
     (ML, "inference"),
     (K8S, "critical"),
     (K8S, "etl"),
@@ -88,6 +87,22 @@ def test_a_main_queue_saturates_while_work_waits_and_drains_within_five_minutes(
         drained += len(world.holders(queue)) <= queue.limit / 2 and due(world, queue) == 0
     assert saturated >= 30
     assert drained >= 15
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_one_queue_is_full_for_long_enough_to_page_and_drains_within_the_hour(seed: int) -> None:
+    """`ConcurrencySlotsSaturated` looks back for 10 minutes, and then waits for 5."""
+    queue, world = queue_named(ML, "training"), World(START, seed)
+    full, most, longest, drained = 0, 0, 0, False
+    for second in range(3600):
+        world.advance(START + timedelta(seconds=second))
+        waiting = due(world, queue)
+        full = full + 1 if world.taken(queue) == queue.limit and waiting else 0
+        most, longest = max(most, waiting), max(longest, full)
+        drained = drained or (longest >= 20 * 60 and not waiting)
+    assert longest >= 20 * 60
+    assert drained
+    assert most < MAX_WAITING, "a queue that loses runs would drain by losing them"
 
 
 def test_the_queues_are_out_of_phase() -> None:
