@@ -8,9 +8,10 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
+from http import HTTPStatus
 from itertools import chain, repeat
 
 import pytest
@@ -19,7 +20,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from exporter.web.connection import MAX_HEAD_BYTES, Connection, Limits
+from exporter.web.connection import Connection, Limits
+from exporter.web.http import MAX_HEAD_BYTES
 from exporter.web.server import Server, listen
 from tests.harness.certificates import authority, certificate
 
@@ -78,7 +80,9 @@ async def _to_the_end(reader: asyncio.StreamReader) -> bytes:
 
 
 @asynccontextmanager
-async def serving(limits: Limits = LIMITS, tls: ssl.SSLContext | None = None) -> AsyncIterator[Served]:
+async def serving(
+    limits: Limits = LIMITS, tls: ssl.SSLContext | None = None, routes: Sequence[Route] = ()
+) -> AsyncIterator[Served]:
     async def hello(_: Request) -> Response:
         return PlainTextResponse("hello")
 
@@ -90,7 +94,7 @@ async def serving(limits: Limits = LIMITS, tls: ssl.SSLContext | None = None) ->
 
         return StreamingResponse(pieces())
 
-    application = Starlette(routes=[Route("/", hello, methods=["GET", "POST"]), Route("/endless", endless)])
+    application = Starlette(routes=[*routes, Route("/", hello, methods=["GET", "POST"]), Route("/endless", endless)])
     listener = listen("127.0.0.1", 0)
     served = Served(listener.getsockname()[1])
     server = Server(application, graceful_seconds=1, tls=tls, limits=limits)
@@ -156,9 +160,9 @@ async def test_several_requests_at_once_are_answered_in_turn() -> None:
 
 
 async def test_a_body_that_does_not_end_ends_the_connection() -> None:
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+    endless = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
     async with serving(HEAD) as served:
-        answer, _ = await served.ask(head, repeat(b"x"))
+        answer, _ = await served.ask(endless, repeat(b"x"))
     assert answer.count(b"HTTP/1.1") == 1
     assert answer.startswith(b"HTTP/1.1 200 OK")
 
@@ -189,31 +193,170 @@ async def test_who_does_not_read_is_closed_and_costs_no_memory(reads: int) -> No
 # --- What is no HTTP.
 
 
-@pytest.mark.parametrize(
-    ("request_", "status"),
-    [
-        (b"\x16\x03\x01\x00\xa5\x01\x00\x00\r\n\r\n", b"400 Bad Request"),
-        (b"GET /\r\n\r\n", b"400 Bad Request"),
-        (b"GET / HTTP/1.1\r\n\r\n", b"400 Bad Request"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", b"400 Bad Request"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: br\r\n\r\n", b"501 Not Implemented"),
-        (b"GET / HTTP/1.1\r\nX: " + b"x" * (MAX_HEAD_BYTES + 1), b"431 Request Header Fields Too Large"),
-    ],
-    ids=["tls", "old", "no-host", "length", "encoding", "large"],
-)
-async def test_what_is_refused(request_: bytes, status: bytes) -> None:
+def head(*lines: bytes, first: bytes = b"GET / HTTP/1.1", host: bytes | None = b"x") -> bytes:
+    return b"\r\n".join((first, *([] if host is None else [b"Host: " + host]), *lines, b"", b""))
+
+
+REFUSED = {
+    "tls": (b"\x16\x03\x01\x00\xa5\x01\x00\x00\r\n\r\n", 400),
+    "old": (b"GET /\r\n\r\n", 400),
+    "encoding": (head(b"Transfer-Encoding: br"), 501),
+    **{f"version-{v}": (head(first=b"GET / HTTP/" + v.encode()), 505) for v in ("0.9", "2.0", "3.0", "9.9")},
+    **{f"version-{v}": (head(first=b"GET / HTTP/" + v.encode()), 400) for v in ("2", "1.10", "1.x", "-1.1")},
+    "preface-of-http-2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    **{f"no-host-{v}": (head(first=b"GET / HTTP/" + v.encode(), host=None), 400) for v in ("1.1", "1.2", "1.9")},
+    **{
+        f"host-{host!r}": (head(host=host), 400)
+        for host in (
+            b"a b",
+            b"a,b",
+            b"a/b",
+            b"u@a",
+            b"a:b",
+            b"a:1:2",
+            b"a:65536",
+            b"a:123456",
+            b"<x>",
+            b"a?",
+            b"a#",
+            b"a\\b",
+            b'"',
+            b"a%00",
+            b"\xc3\xa9",
+            b"::1",
+            b"[::1",
+            b"::1]",
+            b"[]",
+            b"[:::]",
+            b"[1.2.3.4]",
+            b"[::1]x",
+            b"[::1]:x",
+            b"[fe80::1%25lo]",
+        )
+    },
+    "host-twice": (head(b"Host: x"), 400),
+    "host-twice-others": (head(b"Host: y"), 400),
+    "host-twice-in-1.0": (head(b"Host: x", first=b"GET / HTTP/1.0"), 400),
+    "host-of-1.0": (head(first=b"GET / HTTP/1.0", host=b"a b"), 400),
+    "absolute-host": (head(first=b"GET http://x/ HTTP/1.1", host=b"a b"), 400),
+    **{
+        f"target-{target!r}": (head(first=b"GET " + target + b" HTTP/1.1"), 400)
+        for target in (
+            b"metrics",
+            b"http://",
+            b"http:///",
+            b"http://a,b/",
+            b"http://u@a/",
+            b"http://a:b/",
+            b"ftp://a/",
+            b"a:80",
+            b"?x",
+        )
+    },
+    "connect": (head(first=b"CONNECT example.com:443 HTTP/1.1"), 400),
+    "length": (head(b"Content-Length: x"), 400),
+    "lengths": (head(b"Content-Length: 1", b"Content-Length: 2"), 400),
+    **{
+        f"two-lengths-{method.decode()}-{first!r}": (
+            head(*lines, first=method + b" / HTTP/1.1") + b"0\r\n\r\n" + head(),
+            400,
+        )
+        for method in (b"GET", b"POST")
+        for first, lines in {
+            "content-length": (b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+            "transfer-encoding": (b"Transfer-Encoding: chunked", b"content-length: 0"),
+        }.items()
+    },
+    "chunks-of-1.0": (head(b"Transfer-Encoding: chunked", first=b"POST / HTTP/1.0") + b"0\r\n\r\n" + head(), 400),
+    "large": (b"GET / HTTP/1.1\r\nX: " + b"x" * (MAX_HEAD_BYTES + 1), 431),
+    "large-in-one-write": (head(b"X: " + b"x" * 100_000), 431),
+    "large-of-many-headers": (head(*(b"X%d: x" % n for n in range(10_000))), 431),
+    "large-of-spaces": (head(b"X:" + b" " * 100_000), 431),
+    "large-target": (head(first=b"GET /" + b"x" * 100_000 + b" HTTP/1.1"), 431),
+    "large-by-a-byte": (head(b"X: " + b"x" * (MAX_HEAD_BYTES + 1 - len(head(b"X: ")))), 431),
+}
+
+
+@pytest.mark.parametrize(("request_", "status"), REFUSED.values(), ids=REFUSED)
+async def test_what_is_refused(request_: bytes, status: int) -> None:
+    """With its status, once, and whatever stands behind it is not answered."""
     async with serving() as served:
         answer, _ = await served.ask(request_)
-    assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
-    assert answer.endswith(b"\r\n\r\n" + status[4:] + b"\n")
+    phrase = HTTPStatus(status).phrase.encode()
+    assert answer.startswith(b"HTTP/1.1 %d %s\r\n" % (status, phrase))
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nConnection: close\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n" + phrase + b"\n")
+
+
+@pytest.mark.parametrize("size", [100, 10_000, 1_000_000])
+async def test_a_head_that_is_too_large_is_refused_however_it_comes(size: int) -> None:
+    """And the client can read that, although it goes on sending."""
+    large = head(b"X: " + b"x" * 1_000_000)
+    async with serving() as served:
+        reader, writer = await served.open()
+        for start in range(0, len(large), size):
+            writer.write(large[start : start + size])
+            await writer.drain()
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+CLOSE = b"Connection: close"
+ACCEPTED = {
+    "origin": (head(CLOSE, first=b"GET /asked?q=1 HTTP/1.1", host=b"a:1"), b"/asked q=1 a:1"),
+    "absolute": (head(CLOSE, first=b"GET http://b:2/asked?q=1 HTTP/1.1", host=b"a:1"), b"/asked q=1 b:2"),
+    "absolute-of-1.0": (head(first=b"GET http://b/asked HTTP/1.0", host=None), b"/asked  b"),
+    "absolute-https": (head(CLOSE, first=b"GET HTTPS://[::1]:2/asked HTTP/1.1", host=b"a"), b"/asked  [::1]:2"),
+    "absolute-without-a-path": (head(CLOSE, first=b"GET http://b HTTP/1.1"), b"/  b"),
+    "absolute-with-a-query-alone": (head(CLOSE, first=b"GET http://b?q HTTP/1.1"), b"/ q b"),
+    "minor": (head(CLOSE, first=b"GET /asked HTTP/1.2"), b"/asked  x"),
+    "1.0-without-a-host": (head(first=b"GET /asked HTTP/1.0", host=None), b"/asked  "),
+    "no-name": (head(CLOSE, first=b"GET /asked HTTP/1.1", host=b""), b"/asked  "),
+    "ipv6": (head(CLOSE, first=b"GET /asked HTTP/1.1", host=b"[2001:db8::1]:10099"), b"/asked  [2001:db8::1]:10099"),
+    "largest": (head(CLOSE, b"X: " + b"x" * (MAX_HEAD_BYTES - len(head(CLOSE, b"X: ")))), b"/  x"),
+}
+
+
+@pytest.mark.parametrize(("request_", "asked"), ACCEPTED.values(), ids=ACCEPTED)
+async def test_what_is_accepted(request_: bytes, asked: bytes) -> None:
+    async def echo(request: Request) -> Response:
+        return PlainTextResponse(f"{request.url.path} {request.url.query} {request.headers.get('Host', '')}")
+
+    async with serving(routes=[Route("/{path:path}", echo)]) as served:
+        answer, _ = await served.ask(request_)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"\r\n\r\n" + asked)
+
+
+async def test_a_body_is_nothing_to_keep() -> None:
+    """Of a request that waits for its turn, for one."""
+    bodies: list[bytes] = []
+
+    async def read(request: Request) -> Response:
+        bodies.append(await request.body())
+        return PlainTextResponse("read")
+
+    body = b"x" * 1_000_000
+    async with serving(routes=[Route("/", read, methods=["POST"])]) as served:
+        for framed in (
+            head(b"Content-Length: 1000000", CLOSE, first=b"POST / HTTP/1.1") + body,
+            head(b"Transfer-Encoding: chunked", CLOSE, first=b"POST / HTTP/1.1")
+            + b"f4240\r\n"
+            + body
+            + b"\r\n0\r\n\r\n",
+        ):
+            assert (await served.ask(framed))[0].endswith(b"read")
+    assert bodies == [b"", b""]
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["at-once", "after-the-answer"])
 async def test_a_broken_body_is_no_fault_of_ours(caplog: pytest.LogCaptureFixture, *, later: bool) -> None:
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     caplog.set_level(logging.ERROR)
     async with serving() as served:
-        answer, _ = await (served.ask(head, [b"zzz\r\n"]) if later else served.ask(head + b"zzz\r\n"))
+        answer, _ = await (served.ask(chunked, [b"zzz\r\n"]) if later else served.ask(chunked + b"zzz\r\n"))
     assert answer.startswith(b"HTTP/1.1 200 OK" if later else b"HTTP/1.1 400 Bad Request")
     assert answer.count(b"HTTP/1.1") == 1
     assert caplog.records == []

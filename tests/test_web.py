@@ -4,13 +4,15 @@ import asyncio
 import gc
 import gzip
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from urllib.parse import quote
 
 import httpx
 import pytest
+from starlette.types import ASGIApp
 
 from exporter import __version__
 from exporter.clock import Clock
@@ -22,6 +24,7 @@ from exporter.polling.telemetry import Telemetry
 from exporter.shard import Shard
 from exporter.web.guard import guarded
 from exporter.web.routes import Reload, application
+from exporter.web.server import Server, listen
 from tests.harness.exporter import series
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -30,6 +33,19 @@ PLAIN = "text/plain; charset=utf-8"
 EVIL = "<script>alert('&')</script>"
 QUEUE = Queue(pool="pool", name="queue", usage_known=True, active_slots=3, slot_limit=5)
 POOL = Pool(name="pool", id="1", kind="process", paused=False, active_slots=1, slot_limit=None)
+
+
+@asynccontextmanager
+async def served(application: ASGIApp) -> AsyncIterator[int]:
+    """The port on which it is served."""
+    listener = listen("127.0.0.1", 0)
+    server = Server(application, graceful_seconds=1)
+    task = asyncio.create_task(server.serve([listener]))
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.stop()
+        await task
 
 
 @dataclass
@@ -68,6 +84,20 @@ class Exporter:
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
         return await self.request("GET", path, **headers)
+
+    async def raw(self, method: str, targets: Iterable[str]) -> dict[str, tuple[int, str]]:
+        """Status and type of the answer to each request over a socket, its target as it is written here."""
+        found = {}
+        async with served(self.application) as port:
+            for target in targets:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(f"{method} {target} HTTP/1.0\r\nHost: exporter\r\n\r\n".encode())
+                answer = (await reader.read()).decode()
+                writer.close()
+                content_type = re.search(r"^content-type: (.*)\r$", answer, re.MULTILINE | re.IGNORECASE)
+                assert content_type
+                found[target] = (int(answer.split()[1]), content_type[1])
+        return found
 
 
 @pytest.fixture
@@ -111,26 +141,42 @@ async def test_a_wrong_method(exporter: Exporter, path: str, method: str) -> Non
     assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/metric",
-        "/metrics/",
-        "/metrics/x",
-        "/-/",
-        "/-/ready/",
-        "/-/reload",
-        "/-/quit",
-        "/favicon.ico",
-        "/..%2fmetrics",
-        "/%00",
-        "/debug/pprof",
-    ],
+# fmt: off
+ENDS = (
+    "%0a", "%0A", "%0d%0a", "%0d", "%00", "%09", "%20", "%0b", "%0c", "%85", "%e2%80%a8", "%250a",
+    "/", "%2f", "/.", "/..", ";", ";x=1", "%3f", "%3fsource=prod", "%23", "%25", "\\", "%5c", ":", ",",
 )
-@pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_other_paths_are_not_found(exporter: Exporter, path: str, method: str) -> None:
-    response = await exporter.request(method, path)
-    assert (response.status_code, response.headers["Content-Type"]) == (404, PLAIN)
+BEGINNINGS = ("/", "/.", "/..", "/x/..", "/-", "/%2e", "/%2e%2e", "/%2f", "/%0a", "/%5c")
+OTHER_PATHS = {
+    "/metric", "/metrics/x", "/-/", "/-/reload", "/-/quit", "/favicon.ico", "/..%2fmetrics", "/debug/pprof", "*",
+    "/Metrics", "/METRICS", "/%4detrics", "/-%2fhealthy", "/-%2Fready", "/-//healthy", "/-/./healthy",
+    "/-/x/../healthy", "/-%252fready", "/%c0%afmetrics",
+    "http://exporter//metrics", "http://exporter/metrics%0a", "http://exporter/-%2fready",
+    *(path + end for path in ("/", "/metrics", "/sd", "/-/healthy", "/-/ready") for end in ENDS),
+    *(beginning + path for path in ("/metrics", "/sd", "/-/healthy", "/-/ready") for beginning in BEGINNINGS),
+}
+OTHER_RELOADS = {
+    "/-%2freload", "/-%2Freload", "/-//reload", "/-/./reload", "/-/x/../reload", "/-/Reload",
+    "http://exporter/-/reload%0a",
+    *("/-/reload" + end for end in ENDS),
+    *(beginning + "/-/reload" for beginning in BEGINNINGS),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+async def test_other_paths_are_not_found(exporter: Exporter, method: str) -> None:
+    """A path has one spelling, else what a proxy keeps from strangers could be had by another."""
+    found = await exporter.raw(method, OTHER_PATHS)
+    assert found == dict.fromkeys(OTHER_PATHS, (404, PLAIN))
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_a_reload_has_one_spelling(method: str) -> None:
+    async def reload() -> str:
+        raise AssertionError
+
+    assert await Exporter(reload).raw(method, OTHER_RELOADS) == dict.fromkeys(OTHER_RELOADS, (404, PLAIN))
 
 
 @pytest.mark.parametrize(

@@ -575,6 +575,23 @@ async def test_an_old_version_is_refused(file: Callable[..., Path], folder: Path
         assert (await get(address, trusting(folder))).status_code == 200
 
 
+async def test_tls_1_2_has_no_suite_of_cbc_by_default(file: Callable[..., Path], folder: Path) -> None:
+    def only(ciphers: str) -> ssl.SSLContext:
+        context = trusting(folder)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(ciphers)
+        return context
+
+    async with served(live(file(tls_server_config=tls()))) as address:
+        for good in ("ECDHE+AESGCM", "ECDHE+CHACHA20"):
+            assert (await get(address, only(good))).status_code == 200
+        with pytest.raises(httpx.TransportError):
+            await get(address, only("ALL:!AESGCM:!CHACHA20:!AESCCM:@SECLEVEL=0"))
+    chosen = live(file(tls_server_config=tls(cipher_suites=["TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"])))
+    async with served(chosen) as address:
+        assert (await get(address, only("ECDHE-ECDSA-AES128-SHA"))).status_code == 200
+
+
 # --- What changes while it is served.
 
 

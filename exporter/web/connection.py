@@ -11,8 +11,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-MAX_HEAD_BYTES: Final = 16 * 1024
-"""Most bytes of a head that is not complete yet. A scraper's has some hundreds, most of them passwords and cookies."""
+from exporter.web.http import Requests
+
 MAX_UNREAD_BYTES: Final = 64 * 1024
 """Bytes of an answer that wait for the client, above which the application waits too."""
 
@@ -55,10 +55,12 @@ class Connection(H11Protocol):
         open_: Open,
     ) -> None:
         super().__init__(config, server_state, app_state)
+        self.conn = Requests()
         self._limits = limits
         self._open = open_
         self._deadline: asyncio.TimerHandle | None = None
         self._idle = False
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It is open, its TLS as well."""
@@ -77,6 +79,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Some bytes came: of a head, of a body that nobody reads, or of the next request already."""
+        if self._refused:
+            return
         request = self.cycle
         super().data_received(data)
         if self.cycle is not request:
@@ -100,6 +104,7 @@ class Connection(H11Protocol):
             return  # in its handshake, which ends with the task that opens it
         if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0] and not self.transport.is_closing():
             self._refuse(status)
+            self.transport.close()
         else:
             self.transport.abort()
 
@@ -112,6 +117,10 @@ class Connection(H11Protocol):
             self.cycle.message_event.set()
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             self._refuse(HTTPStatus(getattr(error, "error_status_hint", HTTPStatus.BAD_REQUEST)))
+            # To close with bytes unread is a reset, which can overtake the answer: the client or the deadline closes.
+            self._refused = True
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
         else:
             self.transport.abort()
 
@@ -121,7 +130,6 @@ class Connection(H11Protocol):
         answer = h11.Response(status_code=status, headers=list(headers.items()), reason=status.phrase)
         for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
         # What the client does not take would keep it open.
         self._within(self._limits.head)
 

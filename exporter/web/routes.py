@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from exporter import __version__
@@ -65,7 +65,6 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
 
     async def service_discovery(request: Request) -> Response:
         """One target for each source, `/metrics?source=NAME`, for `http_sd_configs` of Prometheus."""
-        # What a stranger writes into Host comes back to nobody but him.
         target = [_host(request)]
         scheme = {"__scheme__": "https"} if request.url.scheme == "https" else {}
         return JSONResponse(
@@ -111,17 +110,31 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
         )
 
     routes = [
-        Route("/", status),
-        Route("/metrics", metrics),
-        Route("/sd", service_discovery),
-        Route("/-/healthy", healthy),
-        Route("/-/ready", ready),
+        _Route("/", status),
+        _Route("/metrics", metrics),
+        _Route("/sd", service_discovery),
+        _Route("/-/healthy", healthy),
+        _Route("/-/ready", ready),
     ]
     if reload:
-        routes.append(Route("/-/reload", _reload_endpoint(reload), methods=["POST", "PUT"]))
+        routes.append(_Route("/-/reload", _reload_endpoint(reload), methods=["POST", "PUT"]))
     served = Starlette(routes=routes)
     served.router.redirect_slashes = False
     return served
+
+
+class _Route(Route):
+    """A route that has one spelling.
+
+    Starlette's expression lets a newline follow, and the server decodes a slash that was encoded: then a proxy that
+    keeps strangers from `/-/reload` would let `/-%2freload` pass.
+    """
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether it is this route, and what it is called with."""
+        match, child = super().matches(scope)
+        encoded = b"%2f" in scope["raw_path"].lower() or scope["path"].endswith("\n")
+        return (Match.NONE, {}) if encoded else (match, child)
 
 
 def _one_source(request: Request, names: Sequence[str]) -> str | None:
@@ -139,7 +152,8 @@ def _one_source(request: Request, names: Sequence[str]) -> str | None:
 
 def _host(request: Request) -> str:
     """Where the client has reached us. Raises `HTTPException` where it does not say, as HTTP/1.0 need not."""
-    if host := request.headers.get("Host"):
+    # A colon without a port is allowed, and no part of an address.
+    if host := request.headers.get("Host", "").removesuffix(":"):
         return host
     raise HTTPException(HTTPStatus.BAD_REQUEST, "the header Host is missing: it is the address of the targets\n")
 

@@ -13,7 +13,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from exporter.web.connection import LIMITS, MAX_HEAD_BYTES, Connection, Limits, Open
+from exporter.web.connection import LIMITS, Connection, Limits, Open
 
 log = structlog.get_logger()
 
@@ -56,7 +56,6 @@ class Server(uvicorn.Server):
                 server_header=False,
                 # Else any program of this machine, and an environment variable, could say what scheme was spoken.
                 proxy_headers=False,
-                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 timeout_keep_alive=limits.keep_alive,
                 timeout_graceful_shutdown=graceful_seconds,
                 ssl_context_factory=(lambda *_: tls) if tls else None,

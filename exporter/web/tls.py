@@ -32,6 +32,8 @@ _CIPHERS: Final = {
     }.items()
 }
 """The names of Go's tls.CipherSuites() that TLS 1.2 has, and OpenSSL's names for them."""
+_DEFAULT_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Those of them that authenticate what they encrypt. Python's own default has CBC, too."""
 _CIPHERS_OF_TLS13: Final = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 _KINDS_OF_NAMES: Final = {"DNS", "IP Address", "email", "URI"}
 
@@ -86,7 +88,8 @@ class TlsServerConfig(BlankIsAbsent):
     max_version: _Version = "TLS13"
     """Greatest version."""
     cipher_suites: tuple[Annotated[str, _one_of(*_CIPHERS, *_CIPHERS_OF_TLS13)], ...] = Field(default=(), strict=False)
-    """Cipher suites of TLS 1.2, by the names that Go has for them. Those of TLS 1.3 are not chosen."""
+    """Cipher suites of TLS 1.2, by the names that Go has for them; by default those with AES-GCM and ChaCha20-Poly1305.
+    Those of TLS 1.3 are not chosen."""
     prefer_server_cipher_suites: bool = True
     """Whether the order of the suites is the server's."""
     curve_preferences: tuple[Annotated[str, _one_of(*_CURVES)], ...] = Field(default=(), strict=False)
@@ -137,6 +140,8 @@ class TlsServerConfig(BlankIsAbsent):
             context.set_ciphers(":".join(ciphers))
         elif self.cipher_suites:  # none that TLS 1.2 could use
             context.minimum_version = ssl.TLSVersion.TLSv1_3
+        else:
+            context.set_ciphers(_DEFAULT_CIPHERS)
         if not self.prefer_server_cipher_suites:
             context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
         for curve in self.curve_preferences:
