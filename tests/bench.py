@@ -262,7 +262,7 @@ async def memory() -> None:
 
 async def prefect() -> None:
     """A real server with 510 queues and 5,000 runs: requests, seconds, and what a poll does to another client."""
-    print("\nA real Prefect 3.8.8 with 510 queues and 5,000 runs, all parts collected")
+    print("\nA real Prefect 3.9.1 with 510 queues and 5,000 runs, all parts collected")
     print("(targets: at most 56 requests, under 3 s; another client's median latency at most doubles)")
     with tempfile.TemporaryDirectory() as directory, PrefectServer(Path(directory) / "home") as server:
         seed(server, fleet(1))
@@ -285,7 +285,7 @@ async def prefect() -> None:
 
 async def shards() -> None:
     """A real server that several exporters share: requests, seconds and series, of each and of all together."""
-    print("\nA real Prefect 3.8.8 with 510 queues that N exporters share, all polling at the same time")
+    print("\nA real Prefect 3.9.1 with 510 queues that N exporters share, all polling at the same time")
     print(
         f"{'runs':>7} {'holders':>8} {'N':>3} {'requests of each':>17} {'of all':>7}"
         f" {'seconds':>8} {'series of each':>15}"

@@ -23,7 +23,7 @@ def steady(found: Series) -> Series:
     return {key: value for key, value in found.items() if not key[0].endswith(left_out)}
 
 
-@pytest.mark.parametrize("version", ["3.6.22", "3.6.23"])
+@pytest.mark.parametrize("version", ["3.6.22", "3.6.23", "3.8.8"])
 @pytest.mark.parametrize("queues", [1, 9], ids=["few-queues", "many-queues"])
 def test_every_value_of_an_older_server(version: str, queues: int, start_prefect: StartPrefect, tmp_path: Path) -> None:
     server = start_prefect(version=version)

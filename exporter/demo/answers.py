@@ -1,4 +1,4 @@
-"""The JSON of the Prefect server (3.8.8): one function for each kind of object, every field of its schema."""
+"""The JSON of the Prefect server (3.9.1): one function for each kind of object, every field of its schema."""
 
 from collections import defaultdict
 from collections.abc import Iterable

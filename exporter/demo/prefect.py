@@ -1,4 +1,4 @@
-"""The look-alike of a Prefect server (3.8.8), as far as an exporter reads it, over a `World`."""
+"""The look-alike of a Prefect server (3.9.1), as far as an exporter reads it, over a `World`."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from exporter.demo.body import Body, InvalidRequestError, moment, number, read_b
 from exporter.demo.scenario import DEPLOYMENTS, LIMITS, POOLS, QUEUES, WORKERS, Pool
 from exporter.demo.world import Run, World
 
-VERSION = "3.8.8"
+VERSION = "3.9.1"
 MAX_INTERVALS = 500
 """Of a history, at most."""
 

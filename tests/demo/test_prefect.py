@@ -20,7 +20,7 @@ async def queues_by_name(client: httpx.AsyncClient) -> dict[tuple[str, str], Any
 
 async def test_health_and_version(prefect: httpx.AsyncClient) -> None:
     assert (await prefect.get("/health")).json() is True
-    assert (await prefect.get("/admin/version")).json() == "3.8.8"
+    assert (await prefect.get("/admin/version")).json() == "3.9.1"
 
 
 async def test_objects_have_the_fields_of_the_real_ones(prefect: httpx.AsyncClient) -> None:
