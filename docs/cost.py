@@ -76,6 +76,7 @@ def things() -> list[tuple[str, str, int]]:
         ("other limits of Prefect", "G", series(limits=[LIMIT])),
         ("organizations of cloro, with their rate limits", "C", series(CLORO) + rate_limit),
         ("sources, whatever is in them", "S", source),
+        ("those that tell their version: servers of Prefect", "V", of_a_source(Snapshot(version="3.9.1")) - source),
     ]
 
 

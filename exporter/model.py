@@ -1,7 +1,8 @@
 """The domain, immutable: what one poll of a source found. No metric names and no JSON in here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, Literal, get_args
 
 FailureReason = Literal[
@@ -102,6 +103,28 @@ class RateLimit:
     remaining: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Retirement:
+    """What an answer announces of the end of its route: from when it is deprecated, and when it goes; one may be None.
+
+    `link` is where upstream explains it, or empty.
+    """
+
+    deprecation: datetime | None = None
+    sunset: datetime | None = None
+    link: str = field(default="", compare=False)
+
+
+def first_of(retirements: Iterable[Retirement]) -> Retirement:
+    """The earliest date of each kind."""
+    each = list(retirements)
+    return Retirement(
+        min((one.deprecation for one in each if one.deprecation), default=None),
+        min((one.sunset for one in each if one.sunset), default=None),
+        next((one.link for one in each if one.link), ""),
+    )
+
+
 Part = Literal["queues", "backlog", "pools", "limits", "workers"]
 """What of an upstream can be read, or left out."""
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
@@ -138,5 +161,7 @@ class Snapshot:
     limits: tuple[Limit, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
     unsupported: tuple[Part, ...] = ()
+    version: str = ""
+    """Version of the server; empty where it is not known."""
     rate_limit: RateLimit | None = None
     memory: object = None

@@ -136,7 +136,7 @@ def test_a_poll_costs_what_the_documents_say() -> None:
             return [after - before for before, after in pairwise(totals)]
 
     later = 1 + 1 + 2 + 2 + 1 + 4
-    assert asyncio.run(requests()) == [later - 1 + 4 + 2, later, later]
+    assert asyncio.run(requests()) == [later - 1 + 4 + 2 + 1, later, later]
 
 
 def test_the_demo_adds_what_the_documents_say(tmp_path: Path) -> None:
@@ -153,6 +153,7 @@ def test_the_demo_adds_what_the_documents_say(tmp_path: Path) -> None:
         "G": names["concurrency_limit_info"],
         "C": 1,
         "S": 2,
+        "V": 1,
     }
     assert all(count.values())
     of_pools_without_limit = 2 * (count["P"] - names["concurrency_pool_slot_limit"])

@@ -1,15 +1,18 @@
 """One source that is polled: its poll, measured and caught in one place, and its certificates when they change."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
 from exporter.clock import Clock
 from exporter.metrics.exposition import render
+from exporter.model import Retirement
 from exporter.polling.outcome import Ended, Failed, Failure, Published, Succeeded
 from exporter.polling.store import SourceState
 from exporter.settings.base import Stamps, stamps
-from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError, StatusError
+from exporter.sources.base import Source, SourceConfig, SourceError, StatusError
 from exporter.threads import in_thread
 
 log = structlog.get_logger()
@@ -21,7 +24,7 @@ class Feed:
     Raises `OSError` where a certificate of `tls_config` can't be used.
     """
 
-    def __init__(self, config: SourceConfig, clock: Clock, count_request: CountRequest) -> None:
+    def __init__(self, config: SourceConfig, clock: Clock, count_request: Callable[[str, str], None]) -> None:
         self.config = config
         self._clock = clock
         self._count_request = count_request
@@ -31,12 +34,18 @@ class Feed:
         """The same when they last could not be read again."""
         self._source = self._build()
         self._running: asyncio.Task[None] | None = None
+        self._announced: dict[str, Retirement | None] = {}
+        """By route, what its last answer in the poll that runs announced."""
         self.is_over = False
         """Whether it was told to end: what a poll of it still finds is of a source that is gone."""
 
     async def poll(self, before: SourceState) -> Ended:
         """Read the source once, from where the last good poll left off. May be cancelled, as by `end`."""
-        self._running = asyncio.current_task()
+        self._running, self._announced = asyncio.current_task(), {}
+        ended = await self._ended(before)
+        return replace(ended, announced=self._announced)
+
+    async def _ended(self, before: SourceState) -> Ended:
         started = self._clock.monotonic()
         try:
             return await self._poll(before, started)
@@ -89,10 +98,13 @@ class Feed:
     def _build(self) -> Source:
         return self.config.build(self._request_sent)
 
-    def _request_sent(self, endpoint: str, code: str) -> None:
+    def _request_sent(self, endpoint: str, code: str, retirement: Retirement | None) -> None:
         # One that a reload has cancelled would bring back the series of a source that is gone.
         if not self.is_over:
             self._count_request(endpoint, code)
+            # An error without such a header may come from a proxy, which knows nothing of the end.
+            if retirement or code == "200":
+                self._announced[endpoint] = retirement
 
     async def _renew(self) -> None:
         """Build the source anew if one of its certificates has changed; what it had before serves until they fit.

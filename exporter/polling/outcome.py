@@ -1,9 +1,13 @@
 """How a poll ended, as one value: what the store, the telemetry and the log read."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from exporter.metrics.exposition import Rendered
-from exporter.model import FailureReason, Outcome, RateLimit, Snapshot
+from exporter.model import FailureReason, Outcome, RateLimit, Retirement, Snapshot
+
+Announced = Mapping[str, Retirement | None]
+"""By route, the end that its last answer in a poll announced, or that it announced none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Succeeded:
 
     published: Published
     duration: float
+    announced: Announced = field(default_factory=dict)
 
     @property
     def outcome(self) -> Outcome:
@@ -50,6 +55,7 @@ class Failed:
     duration: float
     retry_after: float | None = None
     rate_limit: RateLimit | None = None
+    announced: Announced = field(default_factory=dict)
 
     @property
     def outcome(self) -> Outcome:

@@ -1,10 +1,11 @@
 """What is known of each source: how its last poll ended, what it left to serve, and what the next poll starts from."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from exporter.clock import Clock
 from exporter.metrics.exposition import QueueKey
-from exporter.model import FailureReason, Outcome, Part, RateLimit
+from exporter.model import FailureReason, Outcome, Part, RateLimit, Retirement
 from exporter.polling.outcome import Ended, Failure, Published, Succeeded
 from exporter.shard import WHOLE, Shard
 
@@ -37,6 +38,8 @@ class SourceState:
     """The queues that a cap on the series keeps first, as of the last good poll."""
     memory: object = None
     """What the source wants to know at its next poll, as the last good one left it."""
+    retirements: Mapping[str, Retirement] = field(default_factory=dict)
+    """By route, the end that its last answer announced. It outlives the poll: some routes are asked once."""
 
     @property
     def up(self) -> bool:
@@ -73,7 +76,14 @@ class Store:
         """Keep what came of a poll, in one step. A good snapshot is served until it expires or a new one comes."""
         state = self._states[name]
         since = state.since if ended.outcome == state.outcome else self._clock.now()
-        state = replace(state, outcome=ended.outcome, since=since, duration=ended.duration)
+        announced = {**state.retirements, **ended.announced}
+        state = replace(
+            state,
+            outcome=ended.outcome,
+            since=since,
+            duration=ended.duration,
+            retirements={route: retirement for route, retirement in announced.items() if retirement},
+        )
         if isinstance(ended, Succeeded):
             snapshot = ended.published.snapshot
             self._states[name] = replace(

@@ -22,7 +22,7 @@ from exporter.clock import Clock
 from exporter.metrics.exposition import Format
 from exporter.metrics.family import Family, Sample
 from exporter.metrics.observed import SOURCE
-from exporter.model import FAILURE_REASONS, OUTCOMES, FailureReason, Outcome
+from exporter.model import FAILURE_REASONS, OUTCOMES, FailureReason, Outcome, first_of
 from exporter.polling.store import SourceState, Store
 
 BUILD_INFO = Family(
@@ -101,6 +101,25 @@ RATELIMIT_LIMIT = Family(
     SOURCE,
 )
 
+UPSTREAM_INFO = Family(
+    "concurrency_exporter_upstream_info",
+    "info",
+    "Version of the upstream's server, where it says so.",
+    (*SOURCE, "version"),
+)
+UPSTREAM_DEPRECATION = Family(
+    "concurrency_exporter_upstream_deprecation_timestamp_seconds",
+    "gauge",
+    "When upstream deprecates an endpoint that the source reads; the earliest Deprecation header of its answers.",
+    SOURCE,
+)
+UPSTREAM_SUNSET = Family(
+    "concurrency_exporter_upstream_sunset_timestamp_seconds",
+    "gauge",
+    "When upstream removes an endpoint that the source reads; the earliest Sunset header of its answers.",
+    SOURCE,
+)
+
 CONFIG_RELOAD_SUCCESSFUL = Family(
     "concurrency_exporter_config_last_reload_successful",
     "gauge",
@@ -121,6 +140,9 @@ FROM_STORE: Final = (
     SERIES_DROPPED,
     RATELIMIT_REMAINING,
     RATELIMIT_LIMIT,
+    UPSTREAM_INFO,
+    UPSTREAM_DEPRECATION,
+    UPSTREAM_SUNSET,
 )
 OWN: Final = (
     BUILD_INFO,
@@ -287,7 +309,14 @@ def _state_samples(state: SourceState) -> Iterator[Sample]:
         unreadable = sum(one.part == "queues" for one in state.published.snapshot.unreadable)
         yield QUEUES_UNREADABLE.sample(unreadable, *labels)
         yield SERIES_DROPPED.sample(state.published.rendered.series_dropped, *labels)
+        if version := state.published.snapshot.version:
+            yield UPSTREAM_INFO.sample(1, *labels, version)
     if state.rate_limit and state.rate_limit.remaining is not None:
         yield RATELIMIT_REMAINING.sample(state.rate_limit.remaining, *labels)
     if state.rate_limit and state.rate_limit.limit is not None:
         yield RATELIMIT_LIMIT.sample(state.rate_limit.limit, *labels)
+    retirement = first_of(state.retirements.values())
+    if retirement.deprecation:
+        yield UPSTREAM_DEPRECATION.sample(retirement.deprecation.timestamp(), *labels)
+    if retirement.sunset:
+        yield UPSTREAM_SUNSET.sample(retirement.sunset.timestamp(), *labels)

@@ -1,20 +1,29 @@
 """What every source has: a configuration, a poll that returns a snapshot, and errors with bounded reasons."""
 
 import math
+import re
 from collections.abc import Callable
-from typing import Annotated, Protocol, Self, TypeVar
+from typing import Annotated, Final, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr, model_validator
 
-from exporter.model import FailureReason, RateLimit, Snapshot
+from exporter.model import FailureReason, RateLimit, Retirement, Snapshot
 from exporter.settings.base import Settings
 from exporter.shard import WHOLE, Shard
 from exporter.sources.http_config import Authorization, BasicAuth, HttpUrl, Seconds, TlsConfig
 
 T = TypeVar("T")
 
-CountRequest = Callable[[str, str], None]
-"""Called once for each request that was sent, with its route template and the status code or `error`."""
+CountRequest = Callable[[str, str, Retirement | None], None]
+"""Called once for each request that was sent: with its route template, the status code or `error`, and what its answer
+announces of the route's end."""
+
+_REQUEST_ID: Final = re.compile(r" \(X-Request-ID [!-'*-~]*\)")
+
+
+def without_request_id(message: str) -> str:
+    """The message of a `SourceError` without what differs at each request: equal for equal troubles."""
+    return _REQUEST_ID.sub("", message)
 
 
 class SourceError(Exception):
@@ -28,6 +37,12 @@ class SourceError(Exception):
     def __init__(self, reason: FailureReason, message: str) -> None:
         super().__init__(message)
         self.reason: FailureReason = reason
+        self.request_id = ""
+        """`X-Request-ID` of the answer that it is about, which upstream's support asks for: one printable word."""
+
+    def __str__(self) -> str:
+        """The message, with the id of the answer."""
+        return f"{super().__str__()} (X-Request-ID {self.request_id})" if self.request_id else super().__str__()
 
 
 class StatusError(SourceError):

@@ -17,7 +17,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from exporter import __version__
-from exporter.model import RateLimit
+from exporter.model import RateLimit, Retirement
 from exporter.sources.base import CountRequest, SourceConfig, SourceError, StatusError
 from exporter.sources.credentials import Credentials, read_credentials
 
@@ -139,16 +139,26 @@ class Client:
         """
         filled = endpoint.format(**{name: _segment(value) for name, value in (path or {}).items()})
         url = f"{self._config.url}{filled}"
-        what = f"{method} {url}"
         credentials = read_credentials(self._config).with_tokens(self.tokens)
+        exchange = _Exchange(endpoint, f"{method} {url}", credentials)
+        try:
+            return await self._ask(exchange, contract, method, url, params=query or None, json=body)
+        except SourceError as error:
+            error.request_id = exchange.request_id
+            raise
+
+    async def _ask(
+        self, exchange: "_Exchange", contract: TypeAdapter[T], method: str, url: str, **content: Any
+    ) -> "Answer[T]":
+        what, credentials = exchange.what, exchange.credentials
         http = await self._connections()
-        request = http.build_request(method, url, params=query or None, json=body, headers=credentials.headers)
+        request = http.build_request(method, url, headers=credentials.headers, **content)
         try:
             async with asyncio.timeout(self._request_timeout):
                 try:
-                    response, content = await self._send(http, request, endpoint, what)
+                    response, body = await self._send(http, request, exchange)
                 except _CONNECTION_BROKE:
-                    response, content = await self._send(http, request, endpoint, what)
+                    response, body = await self._send(http, request, exchange)
         except TimeoutError:
             raise SourceError("timeout", f"{what}: no complete answer within {self._request_timeout:g}s") from None
         except httpx.HTTPError as error:
@@ -157,22 +167,25 @@ class Client:
             raise SourceError("http_status", f"{what}: redirected to what is no address") from None
         rate_limit = _rate_limit(response.headers)
         if response.status_code != HTTPStatus.OK:
-            raise _refused(what, response, self._detail(content), credentials, rate_limit)
-        if sum(content.count(before) for before in (b",", b"[", b"{")) > _MAX_VALUES:
+            raise _refused(what, response, self._detail(body), credentials, rate_limit)
+        if sum(body.count(before) for before in (b",", b"[", b"{")) > _MAX_VALUES:
             raise SourceError("too_large", f"{what}: the answer has more than {_MAX_VALUES:,} values")
         try:
-            return Answer(contract.validate_json(content), rate_limit, _date(response.headers.get("Date")))
+            return Answer(contract.validate_json(body), rate_limit, _date(response.headers.get("Date")))
         except ValidationError as error:
             raise SourceError("contract", f"{what}: {_breach(error, response, credentials)}") from None
 
     async def _send(
-        self, http: httpx.AsyncClient, request: httpx.Request, endpoint: str, what: str
+        self, http: httpx.AsyncClient, request: httpx.Request, exchange: "_Exchange"
     ) -> tuple[httpx.Response, bytes]:
-        code = "error"
+        code, retirement = "error", None
+        what, exchange.request_id = exchange.what, ""
         self._running += 1
         try:
             response = await http.send(request, stream=True)
             code = str(response.status_code)
+            exchange.request_id = _request_id(response.headers, exchange.credentials)
+            retirement = _retirement(response, exchange.credentials)
             try:
                 good = response.status_code == HTTPStatus.OK
                 if good and response.headers.get("Content-Encoding", "identity") != "identity":
@@ -199,7 +212,7 @@ class Client:
             raise
         finally:
             self._running -= 1
-            self._count_request(endpoint, code)
+            self._count_request(exchange.endpoint, code, retirement)
 
     def _detail(self, content: bytes) -> str:
         """What the body of an error says, in upstream's own words."""
@@ -207,6 +220,16 @@ class Client:
             return self._explain(_ANY.validate_json(content)) or ""
         except ValidationError:
             return ""
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request in words, and the id of the last answer to it, which may have come without its body."""
+
+    endpoint: str
+    what: str
+    credentials: Credentials
+    request_id: str = ""
 
 
 def _segment(name: str) -> str:
@@ -288,6 +311,26 @@ def _rate_limit(headers: httpx.Headers) -> RateLimit | None:
     limit = _number(headers.get("X-RateLimit-Limit"))
     remaining = _number(headers.get("X-RateLimit-Remaining"))
     return None if limit is None and remaining is None else RateLimit(limit, remaining)
+
+
+def _request_id(headers: httpx.Headers, credentials: Credentials) -> str:
+    """`X-Request-ID` as one word that fits into parentheses; empty where there is none."""
+    return re.sub(r"[^!-'*-~]", "", credentials.quote(headers.get("X-Request-ID", "")))
+
+
+def _retirement(response: httpx.Response, credentials: Credentials) -> Retirement | None:
+    """What the headers `Deprecation` (RFC 9745) and `Sunset` (RFC 8594) announce; what is no date counts as absent."""
+    # A structured date; what follows a semicolon are its parameters, of which none is known.
+    seconds = re.fullmatch(r" *@(-?[0-9]{1,15}) *(;.*)?", response.headers.get("Deprecation", ""))
+    try:
+        deprecation = datetime.fromtimestamp(int(seconds[1]), UTC) if seconds else None
+    except (ValueError, OverflowError, OSError):
+        deprecation = None
+    sunset = _date(response.headers.get("Sunset"))
+    if not deprecation and not sunset:
+        return None
+    links = (response.links[relation]["url"] for relation in ("deprecation", "sunset") if relation in response.links)
+    return Retirement(deprecation, sunset, credentials.quote(next(links, "")))
 
 
 def _retry_after(header: str | None, now: datetime) -> float | None:

@@ -5,6 +5,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Final, Literal, Self, TypeVar
 
@@ -14,7 +15,7 @@ from exporter.model import PARTS, Part, Pool, Queue, Snapshot, Unreadable, Worke
 from exporter.settings.base import Settings
 from exporter.settings.regex import FullMatch, Regex
 from exporter.shard import Shard
-from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError, StatusError
+from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError
 from exporter.sources.http_config import HttpUrl
 from exporter.sources.prefect import backlog, slots
 from exporter.sources.prefect.api import WORKERS, Api, WorkPool, WorkQueue, is_deleted, is_unsupported
@@ -33,6 +34,8 @@ _QUEUES_SHARE: Final = 0.85
 """Part of a poll's deadline after which queues that are not read yet are given up, so that the others are published."""
 _PARTS_SHARE: Final = 0.95
 """The same for whole parts, such as a backlog that takes too long."""
+_POLLS_PER_VERSION: Final = 20
+"""Polls for which the server's version is taken to be the same, if none of them fails: 10 minutes, by default."""
 _WORKER_STATUSES: Final = ("ONLINE", "OFFLINE")
 
 
@@ -130,7 +133,8 @@ class PrefectSource:
         start = asyncio.get_running_loop().time()
         until = start + self._config.timeout * _QUEUES_SHARE
         missing: list[Unreadable] = []
-        part = partial(self._part, missing, start + self._config.timeout * _PARTS_SHARE)
+        until_parts = start + self._config.timeout * _PARTS_SHARE
+        part = partial(self._part, missing, until_parts)
         await self._support.check()
         admitted = [pool for pool in await self._discovery.pools() if self._config.pools.admits(pool.name)]
         missing += [nameless(self._api.url, "queues", pool.name) for pool in admitted if is_too_long(pool.name)]
@@ -148,12 +152,16 @@ class PrefectSource:
         queues = tuple(self._queues(found, slots_of, backlog_of))
         if not queues and any(one.part == "queues" for one in missing):
             raise SourceError(missing[0].reason, f"no queue could be read; the first: {missing[0].message}")
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until_parts):
+                await self._support.learn()
         return Snapshot(
             queues=queues,
             pools=tuple(self._pool(pool, workers_of.get(pool.id)) for pool in owned.values()),
             limits=tuple(limit for limit in limits if not is_too_long(limit.name)),
             unreadable=tuple(missing),
             unsupported=self._support.missing_parts,
+            version=self._support.version,
         )
 
     async def _part(
@@ -304,14 +312,17 @@ class PrefectSource:
 
 
 class _Support:
-    """What this server does not have, until there is reason to ask again.
+    """The server's version, and what this server does not have, until there is reason to ask again.
 
-    `missing` holds parts, and `concurrency_status`, without which the slots are read by a sweep.
+    `missing` holds parts, and `concurrency_status`, without which the slots are read by a sweep. `version` is empty
+    where it is not known: Prefect Cloud does not tell.
     """
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._version: str | None = None
+        self._polls_left = 0
+        """Polls until the version is asked for again."""
+        self.version = ""
         self.missing: set[str] = set()
 
     @property
@@ -322,21 +333,34 @@ class _Support:
     def forget(self) -> None:
         """Ask for everything again: what comes back after a failure may be another server."""
         self.missing.clear()
+        self._polls_left = 0
 
     async def check(self) -> None:
         """Ask for everything again if the server has another version now. One request, while something is missing."""
-        if not self.missing:
-            self._version = None
-            return
+        if self.missing:
+            before, self.version = self.version, await self._ask()
+            if self.version != before:
+                self.missing.clear()
+
+    async def learn(self) -> None:
+        """Ask for the version, where that was not done for a while. One request; if it fails, nothing else does.
+
+        It comes last in a poll, so that a server that is down is not asked twice.
+        """
+        if self._polls_left <= 0:
+            self.version = ""
+            with suppress(SourceError):
+                self.version = await self._ask()
+        self._polls_left -= 1
+
+    async def _ask(self) -> str:
+        self._polls_left = _POLLS_PER_VERSION
         try:
-            version = await self._api.version()
-        except StatusError as error:
+            return await self._api.version()
+        except SourceError as error:
             if not is_unsupported(error):
                 raise
-            version = ""  # Prefect Cloud does not tell
-        if self._version not in {None, version}:
-            self.forget()
-        self._version = version
+            return ""
 
 
 def _queue(queue: WorkQueue, pool: str, of_queue: Slots | None, waiting: Backlog | None) -> Queue:

@@ -1,6 +1,6 @@
 """Prefect's REST API as far as it is read: the contracts, paging, and the tokens of servers with CSRF protection.
 
-Facts about the endpoints that are not in Prefect's documentation were measured on servers 3.6.22 to 3.8.8.
+Facts about the endpoints that are not in Prefect's documentation were measured on servers 3.6.22 to 3.9.1.
 """
 
 import asyncio
@@ -191,7 +191,7 @@ FLOWS: Final = TypeAdapter(Rows[Flow])
 FLOW_RUNS: Final = TypeAdapter(Rows[FlowRun])
 HISTORY: Final = TypeAdapter(Rows[HistoryInterval])
 COUNT: Final = TypeAdapter(Count)
-VERSION: Final = TypeAdapter(str)
+VERSION: Final = TypeAdapter(Annotated[str, Field(max_length=100)])
 _CONCURRENCY_STATUS: Final = TypeAdapter(WorkQueueConcurrencyStatus)
 _CSRF_TOKEN: Final = TypeAdapter(_CsrfToken)
 
