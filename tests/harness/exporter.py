@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.harness.process import Process, answers, free_port, running
+from tests.harness.process import PATIENCE, Process, answers, free_port, running
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 """The value of each series by its name and labels."""
@@ -30,7 +30,7 @@ class Exporter:
 
     def get(self, path: str = "/metrics", **headers: str) -> httpx.Response:
         """The answer to one request, whatever its status."""
-        return httpx.get(f"{self.url}{path}", headers=headers, auth=self.auth, trust_env=False, timeout=30)
+        return httpx.get(f"{self.url}{path}", headers=headers, auth=self.auth, trust_env=False, timeout=PATIENCE)
 
     def series(self, prefix: str = "concurrency_") -> Series:
         """The series on `/metrics` whose names begin with `prefix`."""

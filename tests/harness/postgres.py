@@ -72,7 +72,7 @@ class PostgresCluster:
             return Process(command, log=log, env=env, cwd=self._home, user=user.pw_name if user else None)
 
         created = process("initdb", "-U", _SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
-        if code := created.wait_for_exit(timeout=60):
+        if code := created.wait_for_exit():
             raise ProcessError(f"initdb: exit code {code}\n{created.log_text()}")
         settings = [flag for name, value in _SETTINGS.items() for flag in ("-c", f"{name}={value}")]
         self._process = process("postgres", "-p", str(self.port), *settings)

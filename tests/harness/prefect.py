@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
-from tests.harness.process import Process, answers, free_port
+from tests.harness.process import PATIENCE, Process, answers, free_port
 from tests.harness.programs import prefect_python
 
 
@@ -52,6 +53,7 @@ class PrefectServer:
         self.csrf = csrf
         self.port = free_port()
         self.api_url = f"http://127.0.0.1:{self.port}/api"
+        self.started = datetime.now(UTC)
         self._services = services
         self._settings = dict(settings or {})
         self._template = None if database_url else template
@@ -59,6 +61,7 @@ class PrefectServer:
         self._process: Process | None = None
 
     def __enter__(self) -> Self:
+        self.started = datetime.now(UTC)
         self.home.mkdir(parents=True, exist_ok=True)
         if self._template and self._template.exists() and not self.database.exists():
             shutil.copyfile(self._template, self.database)
@@ -68,9 +71,7 @@ class PrefectServer:
             command.append("--no-services")
         self._process = Process(command, log=self.home / "server.log", env=self._environment())
         try:
-            self._process.wait_until(
-                answers(f"{self.api_url}/health"), what="the Prefect server is healthy", timeout=120
-            )
+            self._process.wait_until(answers(f"{self.api_url}/health"), what="the Prefect server is healthy")
             if self._template and not self._template.exists():
                 _copy_live_database(self.database, self._template)
         except BaseException:
@@ -102,7 +103,7 @@ class PrefectServer:
 
     def client(self) -> httpx.Client:
         """A client with the basic auth and CSRF headers that the server wants; the caller closes it."""
-        client = httpx.Client(base_url=self.api_url, timeout=30, trust_env=False)
+        client = httpx.Client(base_url=self.api_url, timeout=PATIENCE, trust_env=False)
         if self.auth_string:
             user, _, password = self.auth_string.partition(":")
             client.auth = httpx.BasicAuth(user, password)
@@ -141,7 +142,7 @@ class PrefectApi:
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
-    def request(self, method: str, path: str, body: object = None, *, timeout: float = 30) -> Any:
+    def request(self, method: str, path: str, body: object = None, *, timeout: float = PATIENCE) -> Any:
         """The decoded answer, if there is one. Tries again for `timeout` seconds while the server is busy."""
         deadline = time.monotonic() + timeout
         while True:

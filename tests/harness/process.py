@@ -14,9 +14,13 @@ from functools import cache
 from http.client import HTTPConnection, HTTPException
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 Condition = Callable[[], bool]
+
+PATIENCE: Final = 600
+"""Seconds after which what has not happened never will, however slow the machine is: it ends a hang, no more."""
 
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 40
@@ -74,7 +78,7 @@ class Process:
     def send_signal(self, number: signal.Signals) -> None:
         self._child.send_signal(number)
 
-    def wait_until(self, condition: Condition, *, what: str, timeout: float = 60) -> None:
+    def wait_until(self, condition: Condition, *, what: str, timeout: float = PATIENCE) -> None:
         """Poll until `condition` holds; `what` says in an error what was waited for.
 
         Raises `ProcessError` when the process ends first or `timeout` (seconds) passes.
@@ -87,14 +91,14 @@ class Process:
                 raise self._error(f"not within {timeout:g} s: {what}")
             time.sleep(_POLL_SECONDS)
 
-    def wait_for_exit(self, *, timeout: float = 60) -> int:
+    def wait_for_exit(self, *, timeout: float = PATIENCE) -> int:
         """Exit code of a process that ends by itself; `ProcessError` after `timeout` seconds."""
         try:
             return self._child.wait(timeout)
         except subprocess.TimeoutExpired:
             raise self._error(f"still running after {timeout:g} s") from None
 
-    def stop(self, *, grace: float = 10) -> int:
+    def stop(self, *, grace: float = 60) -> int:
         """End it with SIGTERM, after `grace` seconds with SIGKILL; return the exit code."""
         if self.exit_code is None:
             self._child.terminate()
@@ -128,7 +132,7 @@ def answers(url: str, *, status: int = 200) -> Condition:
 
     def condition() -> bool:
         # Not httpx: it loads the certificate store at every call, which costs a starting server its time.
-        with closing(HTTPConnection(parts.netloc, timeout=10)) as connection:
+        with closing(HTTPConnection(parts.netloc, timeout=PATIENCE)) as connection:
             try:
                 connection.request("GET", parts.path)
                 return connection.getresponse().status == status

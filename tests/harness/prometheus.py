@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests.harness.process import Process, accepts, answers, free_port
+from tests.harness.process import PATIENCE, Process, accepts, answers, free_port
 from tests.harness.programs import program
 
 Vector = list[tuple[dict[str, str], float]]
@@ -59,7 +59,7 @@ class PrometheusServer:
             **(config or {}),
         }
         self._process: Process | None = None
-        self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self._client = httpx.Client(base_url=self.url, timeout=PATIENCE, trust_env=False)
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,9 @@ class PrometheusServer:
         """The groups of rules as the API has them, each rule with its `health` and `lastError`."""
         return list(self._get("/api/v1/rules", {})["groups"])
 
-    def wait_for(self, expression: str, predicate: Callable[[Vector], object] = bool, *, timeout: float = 60) -> Vector:
+    def wait_for(
+        self, expression: str, predicate: Callable[[Vector], object] = bool, *, timeout: float = PATIENCE
+    ) -> Vector:
         """Query until `predicate` holds of the result (by default: there is one), and return that result.
 
         Raises `AssertionError` with the last result when `timeout` (seconds) passes.
@@ -179,7 +181,7 @@ def promtool_check_metrics(text: str) -> list[str]:
         input=text,
         text=True,
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     complaints = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]

@@ -20,7 +20,7 @@ def test_a_queue_of_limit_1_runs_one_after_the_other(start_prefect: StartPrefect
         assert before.queues["pool", "single"].waiting.keys() == {"Scheduled"}
         assert before.queues["pool", "single"].last_polled is None
         with PrefectWorker(server, "pool", tmp_path / "worker") as worker:
-            worker.process.wait_until(all_completed(api, runs), what="both runs are completed", timeout=90)
+            worker.process.wait_until(all_completed(api, runs), what="both runs are completed")
             after = read(client)
         assert after.pools["pool"].workers["worker"].status == "ONLINE"
         assert after.queues["pool", "single"].last_polled

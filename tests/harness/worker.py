@@ -43,7 +43,7 @@ class PrefectWorker:
         command += [f"--pool={self._pool}", f"--name={self.name}"]
         self._process = Process(command, log=self._home / "worker.log", env=self._environment(), cwd=self._home)
         try:
-            self._process.wait_until(logs(self._process, "started!"), what="the worker has started", timeout=60)
+            self._process.wait_until(logs(self._process, "started!"), what="the worker has started")
         except BaseException:
             self._process.stop()
             raise
