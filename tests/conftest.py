@@ -1,6 +1,6 @@
 """Real servers as fixtures; a test that asks for one is skipped where its programs are not installed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.harness.exporter import Exporter, exporter
+from tests.harness.loop import Loop
 from tests.harness.postgres import PostgresCluster
 from tests.harness.prefect import PrefectServer
 from tests.harness.prometheus import PrometheusServer
@@ -21,6 +22,11 @@ StartPrometheus = Callable[..., PrometheusServer]
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden files anew")
     parser.addoption("--update-reliability", action="store_true", help="write the table of docs/reliability.md anew")
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, type[Loop]]:
+    """All tests with a loop have one whose clock can be moved on."""
+    return {"loop": Loop}
 
 
 @pytest.fixture
@@ -158,6 +164,6 @@ def demo_prometheus(demo: Exporter, tmp_path_factory: pytest.TempPathFactory) ->
         Path(rules[-1]).write_text(text, encoding="utf-8")
     with PrometheusServer(folder, [demo.address], config={"rule_files": rules}) as server:
         # What is recorded last: with it there is data for the windows of all queries.
-        server.wait_for("concurrency:slot_utilization:p95_1d", timeout=180)
-        server.wait_for("count_over_time(concurrency:waiting_tasks:deriv15m[2m]) > 20", timeout=120)
+        server.wait_for("concurrency:slot_utilization:p95_1d")
+        server.wait_for("count_over_time(concurrency:waiting_tasks:deriv15m[2m]) > 20")
         yield server

@@ -21,9 +21,8 @@ import pytest
 
 from exporter import __version__, cli
 from exporter.settings.reader import ConfigError
-from exporter.web.connection import LIMITS
 from tests.harness import programs
-from tests.harness.process import Process, answers, free_port, running
+from tests.harness.process import PATIENCE, Process, answers, free_port, running
 from tests.harness.upstream import Request, Upstream, answer, never, serving
 
 COMMAND = [sys.executable, "-m", "exporter"]
@@ -39,7 +38,7 @@ def environment(**more: str) -> dict[str, str]:
 def run(*flags: str, **more: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
     done = subprocess.run(
-        [*COMMAND, *flags], capture_output=True, text=True, timeout=60, env=environment(**more), check=False
+        [*COMMAND, *flags], capture_output=True, text=True, timeout=PATIENCE, env=environment(**more), check=False
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -87,7 +86,7 @@ def upstream() -> Iterator[Upstream]:
 
 def times(interval: str) -> dict[str, str]:
     """Polls that follow each other fast, but neither time out nor expire on a machine that is busy."""
-    return {"interval": interval} | ({"timeout": "20s", "stale_after": "1m"} if interval.endswith("ms") else {})
+    return {"interval": interval} | ({"timeout": "5m", "stale_after": "10m"} if interval.endswith("ms") else {})
 
 
 def prefect(url: str, name: str = "prod", interval: str = "300ms") -> dict[str, Any]:
@@ -114,7 +113,7 @@ class Exporter:
         found = re.search(r"127\.0\.0\.1:(\d+)", self.process.log_text())
         assert found
         self.port = int(found[1])
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=30)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=PATIENCE)
 
     def lines(self) -> list[str]:
         return self.client.get("/metrics").raise_for_status().text.splitlines()
@@ -131,11 +130,10 @@ class Exporter:
         series = f'concurrency_exporter_polls_total{{outcome="{outcome}",source="{source}",system="prefect"}}'
         self.process.wait_until(lambda: (self.value(series) or 0) >= number, what=f"{number} polls: {outcome}")
 
-    def stop(self, number: signal.Signals) -> tuple[int, float]:
-        """Exit code, and the seconds that the end took."""
-        start = time.monotonic()
+    def stop(self, number: signal.Signals) -> int:
+        """The exit code."""
         self.process.send_signal(number)
-        return self.process.wait_for_exit(), time.monotonic() - start
+        return self.process.wait_for_exit()
 
 
 StartExporter = Callable[..., Exporter]
@@ -163,8 +161,6 @@ CLORO_SLOTS = 'concurrency_queue_active_slots{pool="",queue="async",source="scra
 UP = 'concurrency_exporter_source_up{source="prod",system="prefect"}'
 RELOADED = "concurrency_exporter_config_last_reload_successful"
 POLLED = 'concurrency_exporter_polls_total{outcome="success",source="prod",system="prefect"}'
-SOON = LIMITS.head
-"""Seconds in which it ends on a busy machine. Had it waited for a client or for a poll, it would have been longer."""
 
 
 def test_no_name_of_a_queue_stops_the_process(start: StartExporter, tmp_path: Path) -> None:
@@ -177,7 +173,7 @@ def test_no_name_of_a_queue_stops_the_process(start: StartExporter, tmp_path: Pa
         assert exporter.value(SLOTS.replace('queue="queue"', f'queue="{name}"')) == 1
         assert exporter.value(SLOTS.replace('queue="queue"', 'queue="a-scratch"')) is None
         assert exporter.client.get("/-/healthy").status_code == 200
-        assert exporter.stop(signal.SIGTERM)[0] == 0
+        assert exporter.stop(signal.SIGTERM) == 0
 
 
 def test_help_and_version() -> None:
@@ -366,9 +362,7 @@ def test_the_demo(start: StartExporter) -> None:
         r'^concurrency_queue_active_slots\{.*source="prefect-demo",system="prefect"\} ', text, re.MULTILINE
     )
     assert re.search(r'^concurrency_queue_active_slots\{.*source="cloro-demo",system="cloro"\} ', text, re.MULTILINE)
-    code, seconds = exporter.stop(signal.SIGTERM)
-    assert code == 0
-    assert seconds < SOON
+    assert exporter.stop(signal.SIGTERM) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -383,10 +377,11 @@ def test_a_signal_ends_it_soon_even_while_others_hang(
         # A scraper that keeps its connection, and one that has sent half of a request.
         assert exporter.client.get("/metrics").status_code == 200
         idle.sendall(b"GET /metrics HT")
-        code, seconds = exporter.stop(number)
-    assert code == 0
-    assert seconds < SOON
+        assert exporter.stop(number) == 0
+        idle.settimeout(PATIENCE)
+        assert idle.recv(1000) == b"", "it did not wait until the request was too late"
     log = exporter.process.log_text()
+    assert "poll failed" not in log, "nor until the polls were"
     assert "Traceback" not in log
     assert log.splitlines()[-1].endswith("level=info msg=stopped")
 
@@ -426,7 +421,8 @@ def test_it_starts_without_its_upstream_and_recovers(start: StartExporter, tmp_p
         assert exporter.value(UP) == 1
     exporter.wait_for(UP, 0)
     exporter.wait_for(SLOTS, None)
-    lines = [logfmt(line) for line in exporter.process.log_text().splitlines()[1:]]
+    events = map(logfmt, exporter.process.log_text().splitlines()[1:])
+    lines = [event for event in events if not is_skip(event["msg"])]
     assert [told for told, _ in groupby((line["level"], line["msg"]) for line in lines)] == [
         ("warning", "poll failed"),
         ("info", "poll succeeded again"),
@@ -480,7 +476,7 @@ def test_reload_over_http_wants_the_flag(start: StartExporter, tmp_path: Path, u
         f"{path}:1: sources: is an empty list; name a source to poll\n",
     )
     assert (exporter.value(RELOADED), exporter.value(CLORO_SLOTS)) == (0, 2)
-    assert exporter.stop(signal.SIGTERM)[0] == 0
+    assert exporter.stop(signal.SIGTERM) == 0
 
     exporter = start("--config.file", configure(tmp_path, cloro(upstream.url)))
     assert exporter.client.post("/-/reload").status_code == 404
@@ -511,7 +507,7 @@ def test_every_event_is_one_line(
         path = configure(tmp_path, prefect(upstream.url, interval="2000ms"), failing)
         exporter = start("--config.file", path, f"--log.format={log_format}")
         exporter.wait_for_polls("prod", "partial", 2)
-        assert exporter.stop(signal.SIGTERM)[0] == 0
+        assert exporter.stop(signal.SIGTERM) == 0
     text = exporter.process.log.read_bytes().decode()
     assert text.replace("\n", "").isprintable()
     events = [event for event in map(read, text.removesuffix("\n").split("\n")) if not is_skip(event["msg"])]
@@ -539,7 +535,7 @@ def test_a_log_that_nobody_reads_holds_nothing_up(tmp_path: Path) -> None:
     os.close(writer)
     try:
         # Each of the sources has then failed and said so, which is more than the pipe holds.
-        ready, deadline = answers(f"http://127.0.0.1:{port}/-/ready"), time.monotonic() + 20
+        ready, deadline = answers(f"http://127.0.0.1:{port}/-/ready"), time.monotonic() + PATIENCE
         while not ready() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert ready()
@@ -591,7 +587,7 @@ logging.getLogger("asyncio").warning("socket.send() raised exception.")
 logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
 logging.getLogger("asyncio").error("a fault")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert re.findall(r"level=.*", done.stderr) == ['level=error msg="a fault"']
 
 

@@ -8,7 +8,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from http import HTTPStatus
@@ -24,16 +24,14 @@ from exporter.web.connection import Connection, Limits
 from exporter.web.http import MAX_HEAD_BYTES
 from exporter.web.server import Server, listen
 from tests.harness.certificates import authority, certificate
+from tests.harness.loop import skip, until
+from tests.harness.process import PATIENCE
 
-pytestmark = pytest.mark.timeout(30)
-
-LATE = 20
-"""Seconds by which a busy machine may be late. What is closed within them is not by a limit that is `FAR`."""
-FAR = 60
+FAR = 10 * PATIENCE
+"""Seconds of a limit that closes nothing: what is closed before a test gives up is not by it."""
 LIMITS = Limits(head=FAR, answer=FAR, keep_alive=FAR)
 HEAD = replace(LIMITS, head=0.5)
 ANSWER = replace(LIMITS, answer=1.5)
-KEEP_ALIVE = replace(LIMITS, head=2, keep_alive=3)
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 PIECE = b"x" * 65536
 
@@ -57,7 +55,7 @@ class Served:
         reader, writer = await self.open()
         answer = asyncio.create_task(_to_the_end(reader))
         try:
-            async with asyncio.timeout(LATE):
+            async with asyncio.timeout(PATIENCE):
                 writer.write(first)
                 for part in more:
                     await asyncio.wait([answer], timeout=every)
@@ -110,12 +108,6 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  the folder is listed while it is read
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  it is of the kernel, or of the garbage collector
-            await asyncio.sleep(0.02)
-
-
 # --- Time.
 
 
@@ -138,11 +130,16 @@ async def test_a_head_that_does_not_end_is_too_late(more: Iterable[bytes]) -> No
 
 async def test_a_connection_is_kept_for_the_next_request() -> None:
     """For as long after the last one as after the first."""
-    async with serving(KEEP_ALIVE) as served:
-        pause = (b"",) * 3
-        answer, seconds = await served.ask(GET, [*pause, GET, *pause, GET])
-    assert answer.count(b"HTTP/1.1 200 OK") == 3
-    assert seconds >= 8 * 0.2 + KEEP_ALIVE.keep_alive
+    async with serving() as served:
+        reader, writer = await served.open()
+        for _ in range(3):
+            writer.write(GET)
+            assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200 OK")
+            skip(0.9 * FAR)
+        skip(FAR)
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.read() == b""
+        writer.close()
 
 
 async def test_the_next_request_has_to_end_its_head_too() -> None:
@@ -178,14 +175,14 @@ async def test_who_does_not_read_is_closed_and_costs_no_memory(reads: int) -> No
             await until(lambda: served.pieces > 0)
             opened = descriptors()
             pieces = 0
-            while descriptors() == opened and time.monotonic() - start < LATE:
+            while descriptors() == opened and time.monotonic() - start < PATIENCE:
                 pieces = served.pieces
                 await asyncio.sleep(0.05)
                 if reads:
                     slow.recv(reads)
             seconds = time.monotonic() - start
         await until(lambda: descriptors() <= before + 1)
-    assert ANSWER.answer <= seconds < LATE
+    assert ANSWER.answer <= seconds < PATIENCE
     # What the kernel keeps for the two ends is some of it; all of it would be 655 MB.
     assert pieces * len(PIECE) < 32_000_000
 
@@ -367,7 +364,7 @@ async def test_a_broken_body_is_no_fault_of_ours(caplog: pytest.LogCaptureFixtur
 
 async def test_the_oldest_gives_way_and_the_new_one_is_served() -> None:
     before = descriptors()
-    async with serving(Limits(connections=20, head=20)) as served:
+    async with serving(replace(LIMITS, connections=20)) as served:
         with ExitStack() as stack:
             stuck = [stack.enter_context(socket.create_connection(("127.0.0.1", served.port))) for _ in range(19)]
             for connection in stuck:
@@ -380,7 +377,7 @@ async def test_the_oldest_gives_way_and_the_new_one_is_served() -> None:
                 another.send(b"GET / HT")
                 # One of the client, one of the server.
                 assert descriptors() <= before + 1 + 20 + len(stuck) + 2 + 60 + 1
-            stuck[0].settimeout(5)
+            stuck[0].settimeout(PATIENCE)
             assert stuck[0].recv(1000).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
             writer.close()
         await until(lambda: descriptors() <= before + 1)
@@ -432,7 +429,7 @@ async def test_a_handshake_that_fails_leaves_nothing_behind(tls: tuple[ssl.SSLCo
 
 async def test_handshakes_are_connections_too(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     before = descriptors()
-    async with serving(Limits(connections=20, head=20), tls[0]) as served:
+    async with serving(replace(LIMITS, connections=20), tls[0]) as served:
         with ExitStack() as stack:
             stuck = [stack.enter_context(socket.create_connection(("127.0.0.1", served.port))) for _ in range(100)]
             reader, writer = await served.open(tls[1])
@@ -440,7 +437,7 @@ async def test_handshakes_are_connections_too(tls: tuple[ssl.SSLContext, ssl.SSL
             assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200 OK")
             assert descriptors() <= before + 1 + 20 + len(stuck) + 1
             for connection in stuck[:80]:
-                connection.settimeout(5)
+                connection.settimeout(PATIENCE)
                 assert connection.recv(1000) == b""
             writer.close()
             await writer.wait_closed()

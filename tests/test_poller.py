@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -19,6 +19,8 @@ from exporter.polling.telemetry import Telemetry
 from exporter.sources.cloro import CloroConfig
 from exporter.web.routes import application
 from tests.harness.exporter import series
+from tests.harness.loop import until
+from tests.harness.process import PATIENCE
 from tests.harness.upstream import Request, Upstream, answer, never, serve
 
 STATUS = {"queuedTasks": 3, "processingTasks": 2, "concurrency": {"used": 2, "max": 5}}
@@ -73,12 +75,6 @@ async def scheduled(*sources: CloroConfig, clock: Clock | None = None) -> AsyncI
         await running.poller.stop()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  a counter has no event to wait for
-            await asyncio.sleep(0.01)
-
-
 async def test_the_first_poll_comes_at_once_and_the_next_at_the_interval() -> None:
     arrived: list[float] = []
 
@@ -111,7 +107,7 @@ async def test_an_overrun_is_skipped_and_never_polled_twice_at_a_time() -> None:
         return answer(STATUS)
 
     async with serve(slow) as upstream:
-        settings = {"interval": "50ms", "timeout": "10s", "stale_after": "20s"}
+        settings = {"interval": "50ms", "timeout": "20m", "stale_after": "1h"}
         async with scheduled(source("a", upstream, **settings)) as running:
             await until(lambda: running.polls("a", "skipped") >= 3)
             assert running.polls("a", "success") == 0
@@ -122,7 +118,7 @@ async def test_an_overrun_is_skipped_and_never_polled_twice_at_a_time() -> None:
 
 async def test_a_dead_source_does_not_delay_another() -> None:
     async with serve(never) as dead, serve(lambda _: answer(STATUS)) as alive:
-        settings = {"interval": "50ms", "timeout": "1m", "stale_after": "2m"}
+        settings = {"interval": "50ms", "timeout": "20m", "stale_after": "1h"}
         async with scheduled(source("dead", dead, **settings), source("alive", alive, **settings)) as running:
             await until(lambda: running.polls("alive", "success") >= 10)
             assert running.polls("dead", "failure") == 0
@@ -232,7 +228,7 @@ async def test_names_that_can_not_be_looked_up_delay_no_other_source() -> None:
                 app = application(running.store, running.telemetry, Clock())
                 async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://exporter") as client:
                     for path in ("/metrics", "/"):  # the first is compressed
-                        assert (await asyncio.wait_for(client.get(path), 5)).status_code == 200
+                        assert (await asyncio.wait_for(client.get(path), PATIENCE)).status_code == 200
     finally:
         found.set()
         await asyncio.gather(*look_ups)

@@ -115,7 +115,7 @@ def watched(
         for pool in pools:
             api.create_pool(pool)
             api.create_queue(pool, "work", limit=2)
-        path = config(directory, server.api_url, "interval: 400ms", "timeout: 20s", "stale_after: 60s")
+        path = config(directory, server.api_url, "interval: 400ms", "timeout: 5m", "stale_after: 10m")
         with exporter(directory, f"--config.file={path}") as running:
             watched = Watched(server, api, running, pools)
             yield watched
@@ -296,7 +296,7 @@ def test_a_pool_with_a_newline_in_its_name_costs_itself_only(start_prefect: Star
         api = PrefectApi(client)
         for pool in ("plain", "new\nline"):
             api.create_pool(pool)
-    path = config(tmp_path, server.api_url, "interval: 1s", "timeout: 20s", "stale_after: 60s")
+    path = config(tmp_path, server.api_url, "interval: 1s", "timeout: 5m", "stale_after: 10m")
     with exporter(tmp_path, f"--config.file={path}") as running:
         partial = ("concurrency_exporter_polls_total", frozenset((SOURCE | {"outcome": "partial"}).items()))
         running.process.wait_until(lambda: running.series()[partial] >= 2, what="two polls")

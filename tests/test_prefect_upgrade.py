@@ -47,7 +47,7 @@ def test_what_an_older_server_had_not_is_asked_for_again(
     fill(old)
     new = PrefectServer(tmp_path / "new", template=prefect_templates.sqlite(None))
     new.port, new.api_url = old.port, old.api_url
-    path = config(tmp_path, old.api_url, "interval: 1s", "timeout: 20s", "stale_after: 60s")
+    path = config(tmp_path, old.api_url, "interval: 1s", "timeout: 5m", "stale_after: 10m")
     flag = f"--config.file={path}"
     with (
         exporter(tmp_path / "awake", flag) as awake,

@@ -32,7 +32,7 @@ def test_every_value_of_an_older_server(version: str, queues: int, start_prefect
         add_oddities(plan)
     seed(server, plan)
     old = version == "3.6.22"
-    path = config(tmp_path, server.api_url, "interval: 1s", "timeout: 20s", "stale_after: 60s")
+    path = config(tmp_path, server.api_url, "interval: 1s", "timeout: 5m", "stale_after: 10m")
     with closing(server.client()) as client:
         before = read(client, by_runs=old)
         with exporter(tmp_path, f"--config.file={path}") as running:

@@ -139,7 +139,7 @@ def test_a_source_has_no_more_series_than_it_may_and_says_so(
 ) -> None:
     server = start_prefect()
     config = tmp_path / "config.yml"
-    source = f"system: prefect, name: many, url: '{server.api_url}', interval: 1s, timeout: 20s, stale_after: 1m"
+    source = f"system: prefect, name: many, url: '{server.api_url}', interval: 1s, timeout: 5m, stale_after: 10m"
     with closing(server.client()) as client:
         api = PrefectApi(client)
         api.create_pool("p")

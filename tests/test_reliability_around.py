@@ -25,6 +25,7 @@ from tests.harness.cloro import PUBLISHED
 from tests.harness.exporter import Exporter, exporter
 from tests.harness.postgres import PostgresCluster, sql_session
 from tests.harness.prefect import PrefectApi, PrefectServer
+from tests.harness.process import PATIENCE
 from tests.harness.programs import faketime
 from tests.harness.reliability import Row, Scrape, Table
 from tests.harness.resolver import NAME, Resolver
@@ -34,10 +35,10 @@ INTERVAL: Final = 1
 STALE_AFTER: Final = 4
 DOWN: Final = 10
 """Intervals that an outage lasts."""
-LATE: Final = 3
-"""Seconds by which a busy machine may be late."""
-HANGS_UP: Final = 10
-"""Seconds in which it has ended though a look-up hangs, which here is for ever."""
+PATIENT: Final = {"timeout": f"{PATIENCE}s", "stale_after": f"{2 * PATIENCE}s"}
+"""Of a source whose polls all end and whose data never expires, however slow the machine is."""
+LOOKS_BACK: Final = 300
+"""Seconds for which Prometheus shows a series that only does not come any more."""
 OLD: Final = "old data, then none"
 FRESH: Final = "fresh data"
 
@@ -84,21 +85,20 @@ class Watched:
         self.scrapes.append(Scrape(asked, time.time(), text))
         return self.scrapes[-1]
 
-    def until(self, condition: Callable[[Scrape], bool], what: str, seconds: float = 60) -> Scrape:
-        """The first scrape of which something holds; `AssertionError` after so many seconds."""
-        deadline = time.monotonic() + seconds
+    def until(self, condition: Callable[[Scrape], bool], what: str) -> Scrape:
+        """The first scrape of which something holds; `AssertionError` where it never does."""
+        deadline = time.monotonic() + PATIENCE
         while not condition(found := self.scrape()):
-            assert time.monotonic() < deadline, f"{what}: not within {seconds} s\n{self.exporter.process.log_text()}"
+            assert time.monotonic() < deadline, f"never: {what}\n{self.exporter.process.log_text()}"
             time.sleep(0.2)
         return found
 
-    def polls(self, outcome: str) -> int:
-        return self.scrapes[-1].outcomes[self.source, outcome]
+    def faults(self, scrape: Scrape) -> int:
+        """How many polls have failed but for their deadline, which a slow machine may miss."""
+        return scrape.outcomes[self.source, "failure"] - scrape.reasons[self.source, "timeout"]
 
-    def outage(
-        self, begin: Callable[[], object], end: Callable[[], object], intervals: int = 6
-    ) -> tuple[set[str], int]:
-        """The reasons that were given in an outage of so many intervals, and the requests sent.
+    def outage(self, begin: Callable[[], object], end: Callable[[], object], reason: str, intervals: int = 6) -> int:
+        """The requests that are sent in the first so many intervals of an outage, which is told by this reason.
 
         Checks that it was told by the first poll after its beginning and its end, and that old data was there until it
         had expired, and not after.
@@ -107,14 +107,12 @@ class Watched:
         before = self.until(lambda now: now.up[name] == 1, "it works")
         begin()
         began = self.scrape()
-        noticed = self.until(lambda now: now.up[name] == 0, "noticed", 8 * self.interval)
-        last = self.until(
-            lambda now: now.at > began.at + intervals * self.interval and not now.observed[name],
-            "down, and nothing is left",
-        )
+        noticed = self.until(lambda now: now.reasons[name, reason] > before.reasons[name, reason], "noticed")
+        first = began.at + intervals * self.interval
+        last = self.until(lambda now: now.at > first and not now.observed[name], "down, and nothing is left")
         end()
         ended = self.scrape()
-        self.until(lambda now: now.up[name] == 1, "recovered", 90)
+        self.until(lambda now: now.up[name] == 1, "recovered")
         for scrape in self.scrapes[self.scrapes.index(began) :]:
             least, most = (at - scrape.last_success[name] for at in (scrape.asked, scrape.at))
             if most < self.stale_after - 1:
@@ -122,9 +120,11 @@ class Watched:
             if least > self.stale_after + 1:
                 assert scrape.observed[name] == 0
         assert last.outcomes[name, "success"] - began.outcomes[name, "success"] <= 1
-        assert self.polls("failure") - ended.outcomes[name, "failure"] <= 2
-        reasons = {key[1] for key, times in last.reasons.items() if times > before.reasons[key]}
-        return reasons, last.requests[name] - noticed.requests[name] + 1
+        assert self.faults(self.scrapes[-1]) - self.faults(ended) <= 2
+        reasons = {key[1] for key, times in last.reasons.items() if key[0] == name and times > before.reasons[key]}
+        assert reasons <= {reason, "timeout"}
+        counted = [scrape.requests[name] for scrape in self.scrapes if noticed.at <= scrape.at <= first]
+        return counted[-1] - counted[0] + 1 if counted else 0
 
 
 @contextmanager
@@ -147,26 +147,32 @@ def stepped(step: str) -> Callable[[Path], Row]:
         offset = folder / "offset"
         offset.write_text("+0\n")
         env = os.environ | faketime(offset)
-        long = {"stale_after": "8s"}  # than it may take us to notice that upstream fails
-        with serving(good) as upstream, watched(folder / "exporter", *both(upstream.url, **long), env=env) as seen:
+        lives = 8  # seconds: longer than it takes until upstream fails and the clock is set back
+        more = {"stale_after": f"{lives}s"}
+        with serving(good) as upstream, watched(folder / "exporter", *both(upstream.url, **more), env=env) as seen:
             seen.until(lambda now: all(now.outcomes[name, "success"] >= 2 for name in BOTH), "it works")
             offset.write_text(f"{step}\n")
-            set_at = time.monotonic()
             before = seen.scrape()
             wanted = {name: before.outcomes[name, "success"] + 5 for name in BOTH}
             seen.until(lambda now: all(now.outcomes[name, "success"] >= wanted[name] for name in BOTH), "keeps pace")
-            assert time.monotonic() - set_at > 3 * INTERVAL, "missed polls are not made up"
+            assert seen.scrapes[-1].at - before.asked > 2 * INTERVAL, "missed polls are not made up"
             (line,) = [one for one in seen.exporter.process.log_text().splitlines() if "the wall clock was set" in one]
             (jump,) = re.findall(r"step_seconds=(\S+)", line)
             for name in BOTH:
-                assert seen.scrapes[-1].last_success[name] == pytest.approx(time.time() + float(jump), abs=5)
+                assert before.asked - 1 < seen.scrapes[-1].last_success[name] - float(jump) < seen.scrapes[-1].at + 1
 
             upstream.answer = lambda _: answer({}, 500)
             seen.until(lambda now: not any(now.up[name] for name in BOTH), "noticed")
-            failing = time.monotonic()
             offset.write_text("+0\n")
-            seen.until(lambda now: not any(now.observed[name] for name in BOTH), "expired by the monotonic clock")
-            assert time.monotonic() - failing > 1, "not by the wall clock, either"
+            back = len(seen.scrapes)
+            seen.until(lambda now: not any(now.observed[name] for name in BOTH), "expired")
+            for scrape in seen.scrapes[back:]:
+                for name in BOTH:
+                    least, most = (at + float(jump) - scrape.last_success[name] for at in (scrape.asked, scrape.at))
+                    if most < lives - 1:
+                        assert scrape.observed[name] > 0, "not by the wall clock"
+                    if least > lives + 1:
+                        assert scrape.observed[name] == 0, "by the monotonic clock"
         return Row("", "machine", "success", "", FRESH, "", "", f"≤ {DOWN + 1}")
 
     return fault
@@ -191,9 +197,7 @@ def token_rotated(folder: Path) -> Row:
             nonlocal wanted
             wanted = "new"
 
-        reasons, requests = seen.outage(change, lambda: token.write_text("new\n"), DOWN)
-        assert reasons == {"auth"}
-        assert requests <= 7
+        assert seen.outage(change, lambda: token.write_text("new\n"), "auth", DOWN) <= 7
         seen.until(lambda now: now.up["t"] == 1, "the other recovered, too")
         assert seen.scrapes[-1].reasons["t", "auth"] > 0
         assert "old" not in seen.exporter.process.log_text()
@@ -234,10 +238,10 @@ def _bytes(scrape: Scrape) -> float:
 
 def out_of_descriptors(folder: Path) -> Row:
     """A scrape over a connection that is open still works; new ones wait until there are descriptors again."""
-    with serving(good) as upstream, watched(folder, *both(upstream.url)) as seen:
+    with serving(good) as upstream, watched(folder, *both(upstream.url, **PATIENT)) as seen:
         seen.until(lambda now: all(now.up[name] for name in BOTH), "they work")
         pid = seen.exporter.process.pid
-        with httpx.Client(base_url=seen.exporter.url, trust_env=False, timeout=10) as client:
+        with httpx.Client(base_url=seen.exporter.url, trust_env=False, timeout=PATIENCE) as client:
 
             def up() -> set[str]:
                 seen = Scrape(0, 0, client.get("/metrics").raise_for_status().text)
@@ -247,7 +251,7 @@ def out_of_descriptors(folder: Path) -> Row:
             old = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, old[1]))
             upstream.answer = hang_up  # so that it needs another connection
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + PATIENCE
             while up():
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
@@ -259,7 +263,7 @@ def out_of_descriptors(folder: Path) -> Row:
         seen.until(lambda now: all(now.up[name] for name in BOTH), "recovered")
         log = seen.exporter.process.log_text()
         assert "Too many open files" in log
-        assert len(log.splitlines()) < 60
+        assert len([line for line in log.splitlines() if not re.search("poll (failed|skipped)", line)]) < 60
         assert "Traceback" not in log
         assert {key for key, times in seen.scrapes[-1].reasons.items() if times} == {(name, "connect") for name in BOTH}
     return Row("", "machine", "failure", "`connect`", f"{OLD}; no new connections", "next poll", "next poll", "≤ 7")
@@ -276,7 +280,7 @@ def resolver_hangs(folder: Path) -> Row:
         url = f"http://{NAME}:{upstream.port}"
         named = [cloro("s", url), *(cloro(f"named-{number}", url) for number in range(9))]
         env = os.environ | resolver.env
-        with watched(folder / "exporter", cloro("other", other.url), *named, env=env) as seen:
+        with watched(folder / "exporter", cloro("other", other.url, **PATIENT), *named, env=env) as seen:
 
             def hang() -> None:
                 resolver.do("hangs")
@@ -286,18 +290,15 @@ def resolver_hangs(folder: Path) -> Row:
                 upstream.answer = good
                 resolver.do("works")
 
-            reasons, requests = seen.outage(hang, work, DOWN)
-            assert (reasons, requests <= 7) == ({"timeout"}, True)
+            assert seen.outage(hang, work, "timeout", DOWN) <= 7
             last = seen.scrapes[-1]
-            polls = (last.at - seen.scrapes[0].at) / INTERVAL
             assert last.outcomes["other", "failure"] == 0
-            assert last.outcomes["other", "success"] >= 0.8 * polls, "the other is polled at its pace"
+            polls = last.outcomes["s", "success"] + last.outcomes["s", "failure"]
+            assert last.outcomes["other", "success"] > polls, "the other keeps its pace"
             hang()
             seen.until(lambda now: now.up["s"] == 0, "it hangs again")
-            started = time.monotonic()
             seen.exporter.process.send_signal(signal.SIGTERM)
-            assert seen.exporter.process.wait_for_exit() == 0
-            assert time.monotonic() - started < HANGS_UP
+            assert seen.exporter.process.wait_for_exit() == 0, "while the look-ups hang for ever"
     return Row("", "machine", "failure", "`timeout`", OLD, "next poll, after its `timeout`", "next poll", "≤ 7")
 
 
@@ -306,18 +307,19 @@ def exporter_stopped(folder: Path) -> Row:
     with serving(good) as upstream, watched(folder, cloro("s", upstream.url)) as seen:
         before = seen.until(lambda now: now.outcomes["s", "success"] >= 2, "it works")
         seen.exporter.process.send_signal(signal.SIGSTOP)
-        sent = len(upstream.requests)
+        stopped, sent = time.time(), len(upstream.requests)
         time.sleep(STALE_AFTER + 1)
-        assert len(upstream.requests) == sent
-        continued = time.monotonic()
+        assert len(upstream.requests) <= sent + 1, "only one that was under way comes"
+        continued = time.time()
         seen.exporter.process.send_signal(signal.SIGCONT)
         found = seen.scrape()
-        assert found.observed["s"] == 0 or found.at - found.last_success["s"] < STALE_AFTER
+        assert found.observed["s"] == 0 or found.asked - found.last_success["s"] < STALE_AFTER
         seen.until(lambda now: now.outcomes["s", "success"] > before.outcomes["s", "success"] + 1, "it goes on")
         time.sleep(INTERVAL)
         polls = seen.scrape().outcomes["s", "success"] - before.outcomes["s", "success"]
+        ran = stopped - before.asked + seen.scrapes[-1].at - continued
         # One may have been under way when it was stopped, and one is due at once.
-        assert polls <= (time.monotonic() - continued) / (0.9 * INTERVAL) + 2, "missed polls are not made up"
+        assert polls <= ran / (0.9 * INTERVAL) + 2, "missed polls are not made up"
     return Row("", "exporter", "success", "", "no old data", "", "next poll", "0")
 
 
@@ -355,22 +357,22 @@ def on_sqlite(server: PrefectServer, start_prometheus: StartPrometheus, folder: 
         prometheus = start_prometheus([seen.exporter.address])
         tokens = re.compile(r'code="200",endpoint="/csrf-token",source="s",system="prefect"} ([3-9]|\d\d)')
         seen.until(lambda now: tokens.search(now.text) is not None, "expires")
-        assert seen.polls("failure") == 0
+        assert seen.faults(seen.scrapes[-1]) == 0
         yield csrf, Row("", "prefect", "success", "", FRESH, "", "", "2 more in a poll")
 
-        with closing(sqlite3.connect(server.database, isolation_level=None)) as database:
-            reasons, requests = seen.outage(
-                lambda: database.execute("BEGIN EXCLUSIVE"), lambda: database.execute("ROLLBACK")
+        with closing(sqlite3.connect(server.database, timeout=PATIENCE, isolation_level=None)) as database:
+            requests = seen.outage(
+                lambda: database.execute("BEGIN EXCLUSIVE"), lambda: database.execute("ROLLBACK"), "timeout"
             )
         # For the pools, which tells that the token has expired, and for another token, which would have to be written.
-        assert (reasons, requests <= 14) == ({"timeout"}, True)
+        assert requests <= 14
         yield locked, replace(HANGS, requests="≤ 14")
 
         process = server.process
-        reasons, requests = seen.outage(
-            lambda: process.send_signal(signal.SIGSTOP), lambda: process.send_signal(signal.SIGCONT)
+        requests = seen.outage(
+            lambda: process.send_signal(signal.SIGSTOP), lambda: process.send_signal(signal.SIGCONT), "timeout"
         )
-        assert (reasons, requests <= 7) == ({"timeout"}, True)
+        assert requests <= 7
         yield stopped, HANGS
 
         prometheus.wait_for('concurrency_pool_slot_limit{source="s"}')
@@ -383,20 +385,18 @@ def on_sqlite(server: PrefectServer, start_prometheus: StartPrometheus, folder: 
             killed_at.append(time.time())
 
         def start() -> None:
-            # Five minutes is how long Prometheus would show a series that had only not come.
-            assert prometheus.query('concurrency_pool_slot_limit{source="s"}') == []
+            prometheus.wait_for('absent(concurrency_pool_slot_limit{source="s"})', timeout=LOOKS_BACK / 2)
             started.append(time.time())
             server.__enter__()
             # Its first answers take seconds on a busy machine.
             with closing(server.client()) as client:
                 PrefectApi(client).request("POST", "/work_pools/filter", {})
 
-        reasons, requests = seen.outage(kill, start)
-        assert (reasons, requests <= 7) == ({"connect"}, True)
-        last = max(at for at, _ in prometheus.samples('concurrency_pool_slot_limit{source="s"}[1m]') if at < started[0])
-        assert killed_at[0] < last < killed_at[0] + seen.stale_after + LATE
-        down = [at for at, up in prometheus.samples('concurrency_exporter_source_up{source="s"}[1m]') if not up]
-        assert min(at for at in down if at > killed_at[0]) < killed_at[0] + 2 * seen.interval + LATE
+        assert seen.outage(kill, start, "connect") <= 7
+        last = max(at for at, _ in prometheus.samples('concurrency_pool_slot_limit{source="s"}[1h]') if at < started[0])
+        assert last < killed_at[0] + seen.stale_after + 1
+        down = [at for at, up in prometheus.samples('concurrency_exporter_source_up{source="s"}[1h]') if not up]
+        assert any(killed_at[0] < at < started[0] for at in down)
         yield killed, Row("", "prefect", "failure", "`connect`", OLD, "next poll", "next poll", "≤ 7")
 
 
@@ -406,10 +406,12 @@ def on_postgres(server: PrefectServer, folder: Path) -> Row:
     assert server.database_url
     with watched(folder, prefect(server)) as seen, sql_session(server.database_url) as execute:
         seen.interval, seen.stale_after = 2, 8
-        reasons, requests = seen.outage(
-            lambda: execute("BEGIN; LOCK TABLE work_pool IN ACCESS EXCLUSIVE MODE;"), lambda: execute("ROLLBACK;")
+        requests = seen.outage(
+            lambda: execute("BEGIN; LOCK TABLE work_pool IN ACCESS EXCLUSIVE MODE;"),
+            lambda: execute("ROLLBACK;"),
+            "timeout",
         )
-        assert (reasons, requests <= 7) == ({"timeout"}, True)
+        assert requests <= 7
     return HANGS
 
 
@@ -442,7 +444,6 @@ def test_a_fault_around(rows: dict[str, Future[Row]], table: Table, what: str) -
     table.check(replace(rows[what].result(), fault=what))
 
 
-@pytest.mark.timeout(400)
 def test_a_prefect_server_fails(
     start_prefect: StartPrefect,
     postgres: PostgresCluster,

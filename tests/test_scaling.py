@@ -121,7 +121,7 @@ def test_three_shards_are_watched_as_one_exporter_is(
     prefect_server: PrefectServer, start_prometheus: StartPrometheus, tmp_path: Path
 ) -> None:
     config = tmp_path / "config.yml"
-    times = {"interval": "2s", "timeout": "20s", "stale_after": "25s"}
+    times = {"interval": "2s", "timeout": "5m", "stale_after": "10m"}
     real = {"system": "prefect", "name": "real", "url": prefect_server.api_url} | times
     dead = {"system": "prefect", "name": "dead", "url": "http://127.0.0.1:9/api"} | times
     config.write_text(json.dumps({"sources": [real, dead]}))
@@ -171,7 +171,7 @@ def documented(file: str, addresses: dict[str, str]) -> dict[str, Any]:
 def source(name: str, url: str, system: str = "cloro") -> dict[str, object]:
     whole: dict[str, object] = {"name": name, "system": system, "url": url}
     credentials: dict[str, object] = {"authorization": {"credentials": KEY}} if system == "cloro" else {}
-    return whole | {"interval": "1s", "timeout": "20s", "stale_after": "25s"} | credentials
+    return whole | {"interval": "1s", "timeout": "5m", "stale_after": "10m"} | credentials
 
 
 def names(server: PrometheusServer, expression: str) -> Counter[Key]:

@@ -16,10 +16,8 @@ look_up = socket.getaddrinfo
 
 def getaddrinfo(host, *more, **named):
     if host in {NAME, NAME.encode()}:
-        # As a resolver does that asks again each second, and gives up after a minute.
-        for _ in range(60):
-            if mode.read_text() != "hangs":
-                break
+        # As a resolver does that asks again each second, but it never gives up.
+        while mode.read_text() == "hangs":
             time.sleep(1)
         if mode.read_text() != "works":
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

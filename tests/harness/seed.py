@@ -417,8 +417,7 @@ def fleet(
     for number in range(limits):
         limit = chance.randint(0, 50)
         name = f"tag:tag-{number:03}" if number % 2 else f"limit-{number:03}"
-        # A tenth of them gives slots back while time passes.
-        # Too slow to give a slot back while tests compare two readings.
+        # A tenth of them gives slots back while time passes, but none between two readings of a test.
         decay = 1e-6 if number % 10 == 4 else 0.0
         plan.add_limit(
             name, limit=limit, active_slots=chance.randint(0, limit + 1), active=number % 7 != 6, decay=decay

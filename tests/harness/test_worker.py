@@ -5,11 +5,11 @@ from pathlib import Path
 from tests.conftest import StartPrefect
 from tests.harness.prefect import PrefectApi
 from tests.harness.reader import read
-from tests.harness.worker import PrefectWorker, all_completed, create_nap_deployment, history, start_nap
+from tests.harness.worker import LASTING, PrefectWorker, all_completed, create_nap_deployment, history, start_nap
 
 
 def test_a_queue_of_limit_1_runs_one_after_the_other(start_prefect: StartPrefect, tmp_path: Path) -> None:
-    server = start_prefect(services=True)
+    server = start_prefect(services=True, settings=LASTING)
     with closing(server.client()) as client:
         api = PrefectApi(client)
         api.create_pool("pool")

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from tests.harness.prefect import PrefectApi, PrefectServer
 from tests.harness.process import Condition, Process, logs
 from tests.harness.programs import prefect_python
+
+LASTING: Final = {"PREFECT_SERVER_SERVICES_FOREMAN_INACTIVITY_HEARTBEAT_MULTIPLE": "100"}
+"""Settings of a server to which a worker is not gone because a slow machine lets it, or the test, wait for minutes."""
 
 # Apart from the rest, because a run has its folder on its path, and prefect.py here would hide the real one.
 _FOLDER = Path(__file__).parent / "flows"
@@ -101,9 +104,10 @@ def create_nap_deployment(
     return str(api.request("POST", "/deployments/", body)["id"])
 
 
-def start_nap(api: PrefectApi, deployment: str, *, seconds: float) -> str:
-    """Id of a new run that is due at once and sleeps so long."""
-    body = {"state": {"type": "SCHEDULED"}, "parameters": {"seconds": seconds}}
+def start_nap(api: PrefectApi, deployment: str, *, seconds: float, until: Path | None = None) -> str:
+    """Id of a new run that is due at once and sleeps so long, and until there is a file at `until`, if given."""
+    parameters = {"seconds": seconds, "until": str(until) if until else None}
+    body = {"state": {"type": "SCHEDULED"}, "parameters": parameters}
     return str(api.request("POST", f"/deployments/{deployment}/create_flow_run", body)["id"])
 
 
