@@ -156,7 +156,7 @@ class SourceConfig(Settings):
     @property
     def upstream(self) -> tuple[object, ...]:
         """What tells whose data it is: while it is equal, a snapshot taken with other settings is not another's."""
-        return self.system_name, self.url
+        return self.system_name, self.url, self.tls_config.server_name
 
     def build(self, count_request: CountRequest) -> Source:
         """The source that this configures."""

@@ -68,8 +68,9 @@ class Client:
         self._explain = explain
         self._count_request = count_request
         # To load what the system trusts takes 45 ms and a megabyte: not for what is not encrypted.
-        encrypted = [url for url in (config.url, config.proxy_url) if url and not url.startswith("http:")]
-        self._tls = config.tls_config.context() if encrypted else None
+        tls, proxy = config.tls_config, config.proxy_url or ""
+        self._tls = tls.context_of_server() if config.url.startswith("https:") else None
+        self._proxy_tls = tls.context() if proxy.startswith("https:") else None
         self._http = self._new_connections()
         self._running = 0
         """How many requests are on their way: as many as are sent, which is bounded by those who send them."""
@@ -97,7 +98,7 @@ class Client:
         """The proxy, which is trusted as upstream is: httpx would ask other authorities of its own choice."""
         if not (url := self._config.proxy_url):
             return None
-        return httpx.Proxy(url, ssl_context=None if url.startswith("http:") else self._tls)
+        return httpx.Proxy(url, ssl_context=self._proxy_tls)
 
     async def _connections(self) -> httpx.AsyncClient:
         """The connections to use: new ones, once nothing runs, where a request was cancelled.

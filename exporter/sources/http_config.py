@@ -8,9 +8,10 @@ from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import AfterValidator, BeforeValidator, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from exporter.settings.base import ExistingFile, Settings
+from exporter.settings.tls import TRUST, VERSIONS, Version, as_file
 
 _DURATION = re.compile(
     r"(?:(?P<weeks>\d+)w)?(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?"
@@ -101,29 +102,50 @@ class TlsConfig(Settings):
     """`tls_config`, as in Prometheus."""
 
     ca_file: ExistingFile | None = None
-    """Certificates to trust, in PEM; the system's own when absent. It is read again when it changes."""
+    """Certificates to trust, in PEM: authorities, intermediates or the server's own. The system's authorities when
+    absent. It is read again when it changes."""
+    ca: str | None = None
+    """The certificates themselves, instead of `ca_file`."""
     cert_file: ExistingFile | None = None
     """Certificate of the exporter, for an upstream that wants one. It and its key are read again when they change."""
+    cert: str | None = None
+    """The certificate itself, instead of `cert_file`."""
     key_file: ExistingFile | None = None
     """Private key of `cert_file`."""
+    key: SecretStr | None = None
+    """The private key itself, instead of `key_file`."""
+    server_name: str | None = Field(default=None, min_length=1)
+    """Name that the server's certificate must have, and that the server is asked for (SNI); the host of the URL when
+    absent. A proxy is not asked for it."""
+    min_version: Version = "TLS12"
+    """Lowest version: `TLS12` or `TLS13`."""
+    max_version: Version = "TLS13"
+    """Highest version."""
     insecure_skip_verify: bool = False
     """Accept any certificate. For tests."""
 
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file are set together, or not at all")
+        for name in ("ca", "cert", "key"):
+            if getattr(self, name) is not None and getattr(self, f"{name}_file"):
+                raise ValueError(f"set one of {name} and {name}_file")
+        if (self.cert_file or self.cert) and not (self.key_file or self.key):
+            raise ValueError("a certificate needs its key; set key_file or key")
+        if (self.key_file or self.key) and not (self.cert_file or self.cert):
+            raise ValueError("a key needs its certificate; set cert_file or cert")
+        if self.min_version > self.max_version:
+            raise ValueError("min_version is above max_version")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
-            if self.ca_file:
-                ssl.create_default_context(cafile=self.ca_file)
+            self._load_authorities(context)
         except (ssl.SSLError, OSError):
-            raise ValueError(f"ca_file {self.ca_file} has no certificate in PEM") from None
+            raise ValueError(f"ca_file {self.ca_file or '(inline)'} has no certificate in PEM") from None
         try:
-            self.context()
+            self._load_certificate(context)
         except (ssl.SSLError, OSError):
             raise ValueError(
-                f"cert_file {self.cert_file} and key_file {self.key_file} are not a certificate and its key in PEM,"
-                " the key without a passphrase"
+                f"cert_file {self.cert_file or '(inline)'} and key_file {self.key_file or '(inline)'} are not a"
+                " certificate and its key in PEM, the key without a passphrase"
             ) from None
         return self
 
@@ -134,11 +156,50 @@ class TlsConfig(Settings):
 
     def context(self) -> ssl.SSLContext:
         """The settings as the standard library has them. Raises `OSError` where a file can't be used."""
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if self.cert_file:
-            # Without a password, OpenSSL would ask the terminal for that of an encrypted key, and wait.
-            context.load_cert_chain(self.cert_file, self.key_file, password="")
+        return self._filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+    def context_of_server(self) -> ssl.SSLContext:
+        """The same, but `server_name` stands for the name of whichever host is connected to."""
+        return self._filled(_asking_for(self.server_name)) if self.server_name else self.context()
+
+    def _filled(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        context.verify_flags = TRUST
+        context.minimum_version, context.maximum_version = VERSIONS[self.min_version], VERSIONS[self.max_version]
+        if self.ca_file or self.ca is not None:
+            self._load_authorities(context)
+        else:
+            context.load_default_certs()
+        self._load_certificate(context)
         if self.insecure_skip_verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
+
+    def _load_authorities(self, context: ssl.SSLContext) -> None:
+        if self.ca_file or self.ca is not None:
+            with as_file(self.ca, self.ca_file) as authorities:
+                context.load_verify_locations(authorities)
+
+    def _load_certificate(self, context: ssl.SSLContext) -> None:
+        if self.cert_file or self.cert:
+            key = self.key.get_secret_value() if self.key else None
+            with as_file(self.cert, self.cert_file) as certificate, as_file(key, self.key_file) as private:
+                # Without a password, OpenSSL would ask the terminal for that of an encrypted key, and wait.
+                context.load_cert_chain(certificate, private, password="")
+
+
+def _asking_for(name: str) -> ssl.SSLContext:
+    """A context that puts `name` in the place of the host: httpx has no setting for it that holds behind a proxy."""
+
+    class AskingFor(ssl.SSLContext):
+        def wrap_bio(
+            self,
+            incoming: ssl.MemoryBIO,
+            outgoing: ssl.MemoryBIO,
+            server_side: bool = False,
+            server_hostname: str | bytes | None = None,  # noqa: ARG002
+            session: ssl.SSLSession | None = None,
+        ) -> ssl.SSLObject:
+            return super().wrap_bio(incoming, outgoing, server_side, name, session)
+
+    return AskingFor(ssl.PROTOCOL_TLS_CLIENT)

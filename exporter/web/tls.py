@@ -1,19 +1,16 @@
 """TLS of what is served: `tls_server_config`, and the contexts of the standard library that it makes."""
 
 import ipaddress
-import os
 import platform
 import ssl
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from exporter.settings.base import BlankIsAbsent, ExistingFile
+from exporter.settings.tls import TRUST, VERSIONS, Version, as_file, one_of
 
-_VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _CLIENT_AUTH: Final = {
     "NoClientCert": ssl.CERT_NONE,
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
@@ -38,23 +35,9 @@ _CIPHERS_OF_TLS13: Final = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", 
 _KINDS_OF_NAMES: Final = {"DNS", "IP Address", "email", "URI"}
 
 
-def _one_of(*words: str, refused: Mapping[str, str] | None = None) -> AfterValidator:
-    """One of these words; those that are `refused` although the toolkit has them say why."""
-
-    def check(value: str) -> str:
-        if why := (refused or {}).get(value):
-            raise ValueError(f"can't be {value}, {why}; use {', '.join(words)}")
-        if value not in words:
-            raise ValueError(f"is not one of {', '.join(words)}")
-        return value
-
-    return AfterValidator(check)
-
-
-_Version = Annotated[str, _one_of(*_VERSIONS, refused=dict.fromkeys(("TLS10", "TLS11"), "which is no longer safe"))]
 _ClientAuth = Annotated[
     str,
-    _one_of(
+    one_of(
         *_CLIENT_AUTH,
         refused=dict.fromkeys(
             ("RequestClientCert", "RequireClientCert", "RequireAnyClientCert"),
@@ -83,16 +66,16 @@ class TlsServerConfig(BlankIsAbsent):
     """The same itself, instead of `client_ca_file`."""
     client_allowed_sans: tuple[str, ...] | None = Field(default=None, strict=False)
     """Names of which a client's certificate has to have one: DNS, IP, e-mail or URI."""
-    min_version: _Version = "TLS12"
+    min_version: Version = "TLS12"
     """Least version: `TLS12` or `TLS13`."""
-    max_version: _Version = "TLS13"
+    max_version: Version = "TLS13"
     """Greatest version."""
-    cipher_suites: tuple[Annotated[str, _one_of(*_CIPHERS, *_CIPHERS_OF_TLS13)], ...] = Field(default=(), strict=False)
+    cipher_suites: tuple[Annotated[str, one_of(*_CIPHERS, *_CIPHERS_OF_TLS13)], ...] = Field(default=(), strict=False)
     """Cipher suites of TLS 1.2, by the names that Go has for them; by default those with AES-GCM and ChaCha20-Poly1305.
     Those of TLS 1.3 are not chosen."""
     prefer_server_cipher_suites: bool = True
     """Whether the order of the suites is the server's."""
-    curve_preferences: tuple[Annotated[str, _one_of(*_CURVES)], ...] = Field(default=(), strict=False)
+    curve_preferences: tuple[Annotated[str, one_of(*_CURVES)], ...] = Field(default=(), strict=False)
     """The one elliptic curve to use: `CurveP256`, `CurveP384`, `CurveP521` or `X25519`."""
     _context: ssl.SSLContext | None = PrivateAttr(None)
 
@@ -135,7 +118,7 @@ class TlsServerConfig(BlankIsAbsent):
     def _new_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.set_alpn_protocols(["http/1.1"])
-        context.minimum_version, context.maximum_version = _VERSIONS[self.min_version], _VERSIONS[self.max_version]
+        context.minimum_version, context.maximum_version = VERSIONS[self.min_version], VERSIONS[self.max_version]
         if ciphers := [_CIPHERS[name] for name in self.cipher_suites if name in _CIPHERS]:
             context.set_ciphers(":".join(ciphers))
         elif self.cipher_suites:  # none that TLS 1.2 could use
@@ -151,7 +134,7 @@ class TlsServerConfig(BlankIsAbsent):
                 raise ValueError(f"curve_preferences: Python {platform.python_version()} can't use {curve}") from None
         key = self.key.get_secret_value() if self.key else None
         try:
-            with _as_file(self.cert, self.cert_file) as certificate, _as_file(key, self.key_file) as private:
+            with as_file(self.cert, self.cert_file) as certificate, as_file(key, self.key_file) as private:
                 # Without a password, OpenSSL would ask the terminal for that of an encrypted key, and wait.
                 context.load_cert_chain(certificate, private, password="")
         except (ssl.SSLError, OSError):
@@ -160,9 +143,11 @@ class TlsServerConfig(BlankIsAbsent):
                 " certificate and its key in PEM, the key without a passphrase"
             ) from None
         context.verify_mode = _CLIENT_AUTH[self.client_auth_type]
+        context.verify_flags = TRUST
         if self.client_ca or self.client_ca_file:
             try:
-                context.load_verify_locations(self.client_ca_file, cadata=self.client_ca)
+                with as_file(self.client_ca, self.client_ca_file) as authorities:
+                    context.load_verify_locations(authorities)
             except (ssl.SSLError, OSError):
                 raise ValueError(
                     f"client_ca_file {self.client_ca_file or '(inline)'} has no certificate in PEM"
@@ -172,20 +157,6 @@ class TlsServerConfig(BlankIsAbsent):
         if self.client_allowed_sans:
             context.sslobject_class = _only_from(frozenset(self.client_allowed_sans))
         return context
-
-
-@contextmanager
-def _as_file(text: str | None, path: Path | None) -> Iterator[str]:
-    """A path under which `text` can be read, which is never on a disk; or `path`. Raises `OSError`."""
-    if text is None:
-        yield str(path)
-        return
-    descriptor = os.memfd_create("pem")
-    try:
-        os.write(descriptor, text.encode())
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
 
 
 def _only_from(allowed: frozenset[str]) -> type[ssl.SSLObject]:

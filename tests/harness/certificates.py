@@ -6,20 +6,34 @@ from pathlib import Path
 _KEY = ["-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
 
 
-def authority(folder: Path, name: str = "ca") -> Path:
-    """A certificate that can sign others, in `NAME.pem`; its key is in `NAME.key`."""
+def authority(folder: Path, name: str = "ca", *, by: str | None = None) -> Path:
+    """A certificate that can sign others, in `NAME.pem`; its key is in `NAME.key`. With `by`, an intermediate."""
+    signed_by = ["-CA", str(folder / f"{by}.pem"), "-CAkey", str(folder / f"{by}.key")] if by else []
     extensions = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"]
-    _openssl("req", "-x509", *_KEY, "-days", "2", "-subj", f"/CN={name}", *extensions, *_files(folder, name))
-    return folder / f"{name}.pem"
-
-
-def certificate(folder: Path, name: str, names: str = "IP:127.0.0.1", *, by: str = "ca") -> tuple[Path, Path]:
-    """A certificate for `names` (its subjectAltName) signed by the authority `by`, and its key."""
-    signed_by = ["-CA", str(folder / f"{by}.pem"), "-CAkey", str(folder / f"{by}.key")]
-    extensions = ["-addext", f"subjectAltName={names}", "-addext", "basicConstraints=critical,CA:FALSE"]
     _openssl(
         "req", "-x509", *_KEY, "-days", "2", "-subj", f"/CN={name}", *signed_by, *extensions, *_files(folder, name)
     )
+    return folder / f"{name}.pem"
+
+
+def certificate(folder: Path, name: str, names: str = "IP:127.0.0.1", *more: str, by: str = "ca") -> tuple[Path, Path]:
+    """A certificate for `names` (its subjectAltName) signed by the authority `by`, and its key.
+
+    `more` are further extensions.
+    """
+    signed_by = ["-CA", str(folder / f"{by}.pem"), "-CAkey", str(folder / f"{by}.key")]
+    extensions = ["-addext", f"subjectAltName={names}", "-addext", "basicConstraints=critical,CA:FALSE"]
+    extensions += [word for extension in more for word in ("-addext", extension)]
+    _openssl(
+        "req", "-x509", *_KEY, "-days", "2", "-subj", f"/CN={name}", *signed_by, *extensions, *_files(folder, name)
+    )
+    return folder / f"{name}.pem", folder / f"{name}.key"
+
+
+def self_signed(folder: Path, name: str, names: str = "IP:127.0.0.1") -> tuple[Path, Path]:
+    """A certificate for `names` that nobody else has signed, and its key."""
+    extension = ["-addext", f"subjectAltName={names}"]
+    _openssl("req", "-x509", *_KEY, "-days", "2", "-subj", f"/CN={name}", *extension, *_files(folder, name))
     return folder / f"{name}.pem", folder / f"{name}.key"
 
 

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,25 @@ def prefect_python(version: str | None = None) -> Path:
         f"no Prefect server in .cache/{name}: python3 -m venv .cache/{name}"
         f" && .cache/{name}/bin/pip install -r tests/requirements-{name}.txt"
     )
+
+
+def python(version: str) -> Path:
+    """Path of the Python of a minor version, like `3.13`; skips the test where there is none.
+
+    It may be on PATH, beside others of pyenv, or brought by uv.
+    """
+    beside = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent))
+    if uv and not beside:
+        subprocess.run([uv, "python", "install", "--quiet", version], check=False, capture_output=True, timeout=120)
+    asked = [uv, "python", "find", "--no-project", "--no-python-downloads", version] if uv else ["false"]
+    found = subprocess.run(asked, check=False, capture_output=True, text=True, timeout=20).stdout.strip()
+    for candidate in (sys.executable, *map(str, beside), found):
+        # A link of pyenv may be there for a version that it then does not run.
+        asked = [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        if candidate and subprocess.run(asked, check=False, capture_output=True, text=True).stdout.strip() == version:
+            return Path(candidate)
+    raise missing(f"there is no Python {version}: uv python install {version}")
 
 
 def missing(reason: str) -> BaseException:
