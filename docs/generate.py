@@ -13,8 +13,8 @@ from pydantic_core import PydanticUndefinedType
 from starlette.routing import Route
 
 from docs import alerting, cost
-from exporter import cli
 from exporter.clock import Clock
+from exporter.flags import parser
 from exporter.metrics.family import Family
 from exporter.metrics.observed import OBSERVED
 from exporter.polling import telemetry
@@ -34,11 +34,12 @@ _DEFAULTS: Final = {"timeout": "`interval`", "stale_after": "three times `interv
 def flags() -> str:
     """A table of every flag. Not what `--help` prints: each version of Python breaks its lines in another way."""
     rows = []
-    for action in cli.parser()._actions:  # noqa: SLF001  argparse tells it in no other way
+    for action in parser()._actions:  # noqa: SLF001  argparse tells it in no other way
         value = action.metavar or ("" if action.choices is None else f"{{{','.join(action.choices)}}}")
         flag = f"`{action.option_strings[-1]} {value}`".replace(" `", "`")
-        default = f"`{action.default}`" if isinstance(action.default, str) and action.nargs != 0 else ""
-        rows.append((flag, default, re.sub(r" \(default: .*\)$", "", action.help or "")))
+        help_ = (action.help or "") % vars(action)
+        (default,) = re.findall(r"\(default: (.*)\)$", help_) or [""]
+        rows.append((flag, f"`{default}`" if default else "", re.sub(r" \(default: .*\)$", "", help_)))
     return _table(("flag", "default", "meaning"), rows)
 
 

@@ -3,14 +3,11 @@
 import argparse
 import asyncio
 import os
-import platform
-import re
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
@@ -18,17 +15,20 @@ import structlog
 from exporter import __version__, config, logs
 from exporter.clock import Clock
 from exporter.config import Config
+from exporter.flags import DEFAULT_PORT, parser
+from exporter.output import say
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.report import report
 from exporter.settings.reader import ConfigError
-from exporter.shard import WHOLE, Shard
+from exporter.shard import Shard
 from exporter.threads import LookUps, in_thread
 from exporter.web import config as web_config
+from exporter.web import listeners
 from exporter.web.guard import guarded
 from exporter.web.routes import application
-from exporter.web.server import Server, listen
+from exporter.web.server import Server
 
 if TYPE_CHECKING:
     from exporter.demo import Upstreams
@@ -38,8 +38,6 @@ log = structlog.get_logger()
 Load = Callable[[], Config]
 T = TypeVar("T")
 
-DEFAULT_PORT: Final = 10099
-_LAST_PORT: Final = 65535
 _SHUTDOWN_SECONDS: Final = 1
 
 
@@ -63,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return asyncio.run(_run(flags))
     except ConfigError as error:
         for mistake in error.mistakes:
-            print(mistake, file=sys.stderr)
+            say(mistake, sys.stderr)
         return 1
 
 
@@ -81,9 +79,9 @@ def _check(flags: argparse.Namespace, load: Load) -> int:
     web = flags.web_config_file
     configuration, _ = _read(load, lambda: web_config.load(web) if web else None)
     _warn(configuration)
-    print(f"{_origin(flags)}: {len(configuration.sources)} source(s), no mistakes")
+    say(f"{_origin(flags)}: {len(configuration.sources)} source(s), no mistakes")
     if web:
-        print(f"{web}: no mistakes")
+        say(f"{web}: no mistakes")
     return 0
 
 
@@ -142,7 +140,7 @@ async def _dry_run(configuration: Config, shard: Shard) -> int:
         states = store.states()
     finally:
         await poller.stop()
-    print(report(states, telemetry.requests))
+    say(report(states, telemetry.requests))
     return 0 if all(state.outcome == "success" for state in states) else 1
 
 
@@ -191,7 +189,7 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
         loop.add_signal_handler(signal.SIGHUP, hang_up)
         await _configure(poller, configuration)
         telemetry.config_read(success=True)
-    listener = _listen(flags.web_listen_address)
+    sockets = _sockets(flags)
     served = application(store, telemetry, clock, reload if flags.web_enable_lifecycle else None)
     server = Server(
         guarded(served, web, clock),
@@ -204,14 +202,14 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
     try:
         log.info(
             "listening",
-            address=_address(listener),
+            address=",".join(map(listeners.shown, sockets)),
             version=__version__,
             configuration=_origin(flags),
             tls=server.config.ssl_context_factory is not None,
             sources=",".join(state.name for state in store.states()),
             shard=str(flags.shard),
         )
-        await server.serve([listener])
+        await server.serve(sockets)
     finally:
         await poller.stop()
     log.info("stopped")
@@ -221,9 +219,10 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
     return 0
 
 
-def _address(listener: socket.socket) -> str:
-    host, port, *_ = listener.getsockname()
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _sockets(flags: argparse.Namespace) -> list[socket.socket]:
+    if flags.web_systemd_socket:
+        return listeners.from_systemd(os.environ)
+    return listeners.listen_on(flags.web_listen_address or [f":{DEFAULT_PORT}"])
 
 
 async def _configure(poller: Poller, configuration: Config) -> None:
@@ -244,100 +243,3 @@ def _warn(configuration: Config) -> None:
                 stale_after_seconds=source.stale_after,
                 least_seconds=source.least_stale_after,
             )
-
-
-def _listen(address: str) -> socket.socket:
-    """The socket that `HOST:PORT` asks for. Raises `ConfigError`."""
-    host, _, port = address.rpartition(":")
-    if not re.fullmatch(r".*:[0-9]{1,5}", address) or int(port) > _LAST_PORT:
-        raise ConfigError([f"--web.listen-address={address}: is not of the form HOST:PORT"])
-    try:
-        return listen(host.strip("[]"), int(port))
-    except (OSError, UnicodeError) as error:
-        # The standard library's words for it go on with " (while attempting to bind …".
-        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
-        raise ConfigError([f"--web.listen-address={address}: can't listen there: {reason}"]) from None
-
-
-def _shard(text: str) -> Shard:
-    match = re.fullmatch(r"([0-9]{1,3})/([0-9]{1,3})", text)
-    if not match or int(match[1]) >= int(match[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N: of three exporters 0/3, 1/3 and 2/3")
-    return Shard(int(match[1]), int(match[2]))
-
-
-def parser() -> argparse.ArgumentParser:
-    """The flags; those of the Prometheus ecosystem have the names that every exporter gives them."""
-    parser = argparse.ArgumentParser(
-        prog="concurrency-exporter",
-        description="Prometheus exporter for concurrency slots and task queues of Prefect and cloro.",
-        epilog="Without --config.file, PREFECT_API_URL (with PREFECT_API_KEY or PREFECT_API_AUTH_STRING) and"
-        " CLORO_API_KEY each make a source.",
-        allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),
-    )
-    parser.add_argument(
-        "--version", action="version", version=f"%(prog)s {__version__} (Python {platform.python_version()})"
-    )
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--config.file", dest="config_file", type=Path, metavar="FILE", help="configuration file, in YAML"
-    )
-    source.add_argument(
-        "--demo", action="store_true", help="poll a Prefect and a cloro that are embedded, to have something to look at"
-    )
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument(
-        "--config.check",
-        dest="config_check",
-        action="store_true",
-        help="check the configuration, list every mistake, and exit with 0 or 1",
-    )
-    mode.add_argument(
-        "--dry-run",
-        dest="dry_run",
-        action="store_true",
-        help="poll every source once, print what was found, what it cost and what failed, and exit with 0 or 1",
-    )
-    parser.add_argument(
-        "--shard",
-        type=_shard,
-        default=WHOLE,
-        metavar="I/N",
-        help="share the sources with N-1 other exporters: read what falls to number I, counted from 0 (default: all)",
-    )
-    parser.add_argument(
-        "--web.listen-address",
-        dest="web_listen_address",
-        default=f":{DEFAULT_PORT}",
-        metavar="HOST:PORT",
-        help="address to serve on; all addresses where HOST is empty (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--web.config.file",
-        dest="web_config_file",
-        type=Path,
-        metavar="FILE",
-        help="TLS, users, headers and rate limit of what is served, in the format of the Prometheus exporter toolkit",
-    )
-    parser.add_argument(
-        "--web.enable-lifecycle",
-        dest="web_enable_lifecycle",
-        action="store_true",
-        help="let POST /-/reload read the configuration again, as SIGHUP always does",
-    )
-    parser.add_argument(
-        "--log.level",
-        dest="log_level",
-        choices=logs.LEVELS,
-        default="info",
-        help="least level of what is logged (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--log.format",
-        dest="log_format",
-        choices=("logfmt", "json"),
-        default="logfmt",
-        help="format of the log lines (default: %(default)s)",
-    )
-    return parser

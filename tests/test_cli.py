@@ -1,5 +1,6 @@
 """The real command as a child process, against fake upstreams on loopback."""
 
+import argparse
 import ast
 import fcntl
 import json
@@ -19,8 +20,8 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter import __version__, cli
-from exporter.settings.reader import ConfigError
+from exporter import __version__
+from exporter.flags import parser
 from tests.harness import programs
 from tests.harness.process import PATIENCE, Process, answers, free_port, running
 from tests.harness.upstream import Request, Upstream, answer, never, serving
@@ -199,20 +200,44 @@ def test_help_and_version() -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    [["--nonsense"], ["--log.level=loud"], ["--demo", "--config.file=x.yml"], ["--config.che"], ["extra"]],
+    [
+        *(["--nonsense"], ["--log.level=loud"], ["--demo", "--config.file=x.yml"], ["--config.che"], ["extra"]),
+        ["--web.systemd-socket", "--web.listen-address=:1"],
+    ],
     ids=" ".join,
 )
 def test_a_bad_flag(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
-        cli.parser().parse_args(flags)
+        parser().parse_args(flags)
     assert raised.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("concurrency-exporter: error: ")
+
+
+VALUES = {"I/N": "0/1", "FILE": "x.yml", "HOST:PORT": ":1"}
+
+
+@pytest.mark.parametrize(
+    "action", [one for one in parser()._actions if one.dest not in {"help", "version"}], ids=lambda one: one.dest
+)
+def test_a_flag_that_is_given_twice(action: argparse.Action, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also with one value twice, and with that of the default. Only addresses may be several."""
+    (name,) = action.option_strings
+    values = [""] if action.nargs == 0 else [f"={one}" for one in action.choices or [VALUES[str(action.metavar)]]]
+    for first, second in ((values[0], values[-1]), (values[-1], values[-1])):
+        if action.dest == "web_listen_address":
+            assert len(parser().parse_args([name + first, name + second]).web_listen_address) == 2
+            continue
+        with pytest.raises(SystemExit) as raised:
+            parser().parse_args([name + first, name + second])
+        assert raised.value.code == 2
+        said = f"concurrency-exporter: error: argument {name}: may be given only once"
+        assert capsys.readouterr().err.splitlines()[-1] == said
 
 
 @pytest.mark.parametrize("shard", ["3/3", "1", "1/", "/2", "-1/2", "0/0", "1/2/3", "a/b", "0/1000", " 0/2", "0/٢"])
 def test_a_bad_shard(shard: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
-        cli.parser().parse_args([f"--shard={shard}"])
+        parser().parse_args([f"--shard={shard}"])
     assert raised.value.code == 2
     said = f"argument --shard: {shard!r} is not of the form I/N: of three exporters 0/3, 1/3 and 2/3"
     assert capsys.readouterr().err.splitlines()[-1] == f"concurrency-exporter: error: {said}"
@@ -274,36 +299,6 @@ def test_nothing_to_poll() -> None:
     assert re.fullmatch("nothing to poll: .*\n", err)
 
 
-def test_a_port_in_use_is_one_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        outcome = run(f"--web.listen-address={address}", CLORO_API_KEY=SECRET)
-    assert outcome == (1, "", f"--web.listen-address={address}: can't listen there: Address already in use\n")
-
-
-@pytest.mark.parametrize(
-    ("address", "reason"),
-    [
-        ("", "is not of the form HOST:PORT"),
-        ("localhost", "is not of the form HOST:PORT"),
-        ("localhost:http", "is not of the form HOST:PORT"),
-        ("127.0.0.1:", "is not of the form HOST:PORT"),
-        ("127.0.0.1:65536", "is not of the form HOST:PORT"),
-        ("192.0.2.1:0", "can't listen there: Cannot assign requested address"),
-    ],
-)
-def test_an_address_that_can_not_be_had(address: str, reason: str) -> None:
-    with pytest.raises(ConfigError) as raised:
-        cli._listen(address)
-    assert raised.value.mistakes == [f"--web.listen-address={address}: {reason}"]
-
-
-@pytest.mark.parametrize("address", [":0", "127.0.0.1:0", "[::1]:0", "localhost:0"])
-def test_an_address_that_can_be_had(address: str) -> None:
-    with cli._listen(address) as listener:
-        assert listener.getsockname()[1]
-
-
 def test_a_dry_run_shows_what_was_found(tmp_path: Path, upstream: Upstream) -> None:
     path = configure(tmp_path, prefect(upstream.url, interval="10s"), cloro(upstream.url, interval="10s"))
     code, out, err = run("--dry-run", "--config.file", str(path))
@@ -350,6 +345,49 @@ def test_a_dry_run_fails_when_a_queue_is_left_out(tmp_path: Path) -> None:
     assert code == 1
     assert re.search(r"^prod +pool +good +1 +5 ", out, re.MULTILINE)
     assert "prod left out queue 'bad' of pool 'pool' (http_status): POST " in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize(
+    ("flags", "status"),
+    [
+        ("--help", 0),
+        ("--version", 0),
+        ("--nonsense", 2),
+        ("--demo --config.check", 0),
+        ("--config.check", 1),
+        ("--demo --dry-run", 0),
+        ("--config.file=broken.yml --dry-run", 1),
+    ],
+)
+def test_a_reader_that_has_gone(flags: str, status: int, stream: str, tmp_path: Path) -> None:
+    """As of `--dry-run | head`: no traceback, and the exit status is the same as with a reader."""
+    upstream = f"http://127.0.0.1:{free_port()}"
+    configure(tmp_path, cloro(upstream, interval="10s")).rename(tmp_path / "broken.yml")
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: writer}
+    child = subprocess.Popen([*COMMAND, *flags.split()], env=environment(), cwd=tmp_path, text=True, **streams)
+    os.close(writer)
+    said = "".join(filter(None, child.communicate(timeout=60)))
+    assert child.returncode == status, said
+    assert not re.search("Traceback|BrokenPipe|Exception", said)
+
+
+def test_output_that_can_not_be_written() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [*COMMAND, "--demo", "--config.check"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
+    said = "can't write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_a_name_that_the_locale_lacks(tmp_path: Path) -> None:
+    with serving(upstream_answer({"é🦆": 1})) as upstream:
+        path = configure(tmp_path, prefect(upstream.url, interval="10s"))
+        code, out, _ = run("--dry-run", "--config.file", str(path), PYTHONIOENCODING="ascii")
+    assert code == 0
+    assert "\\xe9\\U0001f986" in out
 
 
 def test_the_demo(start: StartExporter) -> None:

@@ -16,7 +16,7 @@ import pytest
 from compose_spec import PyCompose
 from ruamel.yaml import YAML
 
-from exporter import cli
+from exporter.flags import DEFAULT_PORT, parser
 from tests.harness import programs
 from tests.harness.process import running
 from tests.harness.programs import ROOT, missing, program
@@ -74,9 +74,9 @@ def test_the_exporter_is_the_image_with_flags_of_its_own() -> None:
     assert (COMPOSE.parent / exporter["build"] / "Dockerfile").resolve() == ROOT / "Dockerfile"
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert exporter["image"] == f"concurrency-exporter:{version}"
-    assert cli.parser().parse_args(exporter["command"]).demo
-    assert ports("exporter") == {cli.DEFAULT_PORT}
-    variables = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", cli.parser().format_help()))
+    assert parser().parse_args(exporter["command"]).demo
+    assert ports("exporter") == {DEFAULT_PORT}
+    variables = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", parser().format_help()))
     assert set(exporter["environment"]) == variables
     assert exporter["read_only"]
     assert exporter["cap_drop"] == ["ALL"]
@@ -88,7 +88,7 @@ def test_prometheus_reads_its_configuration_and_the_rules(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     loaded = YAML(typ="safe").load(config)
     assert {Path(name).name for name in loaded["rule_files"]} == set(FILES)
-    assert targets(loaded["scrape_configs"]) == [f"exporter:{cli.DEFAULT_PORT}"]
+    assert targets(loaded["scrape_configs"]) == [f"exporter:{DEFAULT_PORT}"]
     assert targets(loaded["alerting"]["alertmanagers"]) == ["alertmanager:9093"]
 
 
@@ -175,4 +175,4 @@ def test_the_parts_find_each_other(inside: list[str | Path], tmp_path: Path) -> 
         process.wait_until(lambda: "unknown" not in healths(ask(f"{api}/rules")), what="all rules are evaluated")
         assert healths(ask(f"{api}/rules")) == {"ok"}
         (target,) = ask(f"{api}/targets")["data"]["activeTargets"]
-        assert (target["scrapeUrl"], target["health"]) == (f"http://exporter:{cli.DEFAULT_PORT}/metrics", "up")
+        assert (target["scrapeUrl"], target["health"]) == (f"http://exporter:{DEFAULT_PORT}/metrics", "up")

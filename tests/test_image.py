@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from exporter.cli import DEFAULT_PORT
+from exporter.flags import DEFAULT_PORT
 from tests.harness import locks
 from tests.harness.image import Image, container, image
 from tests.harness.programs import ROOT

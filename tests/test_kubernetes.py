@@ -14,8 +14,9 @@ from ruamel.yaml import YAML
 from starlette.routing import Route
 
 from deploy import generate
-from exporter import cli, config
+from exporter import config
 from exporter.clock import Clock
+from exporter.flags import DEFAULT_PORT, parser
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.web.routes import application
@@ -97,8 +98,8 @@ def test_the_flags_are_the_exporters(kustomization: str) -> None:
     replicas = workload(kustomization)["spec"].get("replicas", 1)
     shards = []
     for flags in arguments(kustomization):
-        parsed = cli.parser().parse_args(flags)
-        assert parsed.web_listen_address == f":{cli.DEFAULT_PORT}"
+        parsed = parser().parse_args(flags)
+        assert (parsed.web_listen_address, parsed.web_systemd_socket) == (None, False), "the default"
         shards.append(str(parsed.shard))
     assert shards == [f"{index}/{replicas}" for index in range(replicas)]
 
@@ -107,7 +108,7 @@ def test_the_flags_are_the_exporters(kustomization: str) -> None:
 def test_what_it_polls_is_configured(kustomization: str, tmp_path: Path) -> None:
     container = exporter(kustomization)
     (flags, *_) = arguments(kustomization)
-    file = cli.parser().parse_args(flags).config_file
+    file = parser().parse_args(flags).config_file
     if not file:
         environment = {each["name"]: each["value"] for each in container["env"]}
         assert [source.name for source in config.from_environment(environment).sources] == ["prefect"]
@@ -128,7 +129,7 @@ def test_probes_ask_for_routes_on_the_port(kustomization: str) -> None:
         route.path for route in application(store, Telemetry(store, clock), clock).routes if isinstance(route, Route)
     ]
     container = exporter(kustomization)
-    assert container["ports"] == [{"name": "http", "containerPort": cli.DEFAULT_PORT}]
+    assert container["ports"] == [{"name": "http", "containerPort": DEFAULT_PORT}]
     probes = {
         name: container[f"{name}Probe"]["httpGet"]
         for name in ("liveness", "readiness", "startup")
@@ -149,7 +150,7 @@ def test_a_service_finds_it_and_is_found(kustomization: str) -> None:
         each for each in objects(kustomization, "Service") if wanted <= each["metadata"].get("labels", {}).items()
     ]
     assert [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]] == ["http"]
-    assert service["spec"]["ports"] == [{"name": "http", "port": cli.DEFAULT_PORT, "targetPort": "http"}]
+    assert service["spec"]["ports"] == [{"name": "http", "port": DEFAULT_PORT, "targetPort": "http"}]
     assert service["spec"]["selector"].items() <= pod(kustomization)["metadata"]["labels"].items()
     selector = workload(kustomization)["spec"]["selector"]["matchLabels"]
     assert selector.items() <= pod(kustomization)["metadata"]["labels"].items()
@@ -188,7 +189,7 @@ def test_a_shard_is_the_same_but_for_its_number() -> None:
 def test_a_pod_above_the_number_of_shards_does_not_start(capsys: pytest.CaptureFixture[str]) -> None:
     flags = [flag.replace("$(POD_INDEX)", "3") for flag in exporter("sharded")["args"]]
     with pytest.raises(SystemExit):
-        cli.parser().parse_args(flags)
+        parser().parse_args(flags)
     assert "--shard: '3/3' is not of the form I/N" in capsys.readouterr().err
 
 

@@ -1,0 +1,148 @@
+"""The flags of the command, with the names that every exporter gives them where it has them too."""
+
+import argparse
+import platform
+import re
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from exporter import __version__, logs
+from exporter.output import say
+from exporter.shard import WHOLE, Shard
+
+DEFAULT_PORT: Final = 10099
+
+
+class _Once(argparse.Action):
+    """Store the value of a flag, or True of one without, and refuse it a second time.
+
+    argparse itself drops the first value without a word.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002  as argparse calls it
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        given = vars(namespace).setdefault("given", set())
+        if self.dest in given:
+            raise argparse.ArgumentError(self, "may be given only once")
+        given.add(self.dest)
+        setattr(namespace, self.dest, True if self.nargs == 0 else values)
+
+
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        say(message, file or sys.stderr, end="")
+
+
+def _shard(text: str) -> Shard:
+    match = re.fullmatch(r"([0-9]{1,3})/([0-9]{1,3})", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N: of three exporters 0/3, 1/3 and 2/3")
+    return Shard(int(match[1]), int(match[2]))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags; those of the Prometheus ecosystem have the names that every exporter gives them."""
+    parser = _Parser(
+        prog="concurrency-exporter",
+        description="Prometheus exporter for concurrency slots and task queues of Prefect and cloro.",
+        epilog="Without --config.file, PREFECT_API_URL (with PREFECT_API_KEY or PREFECT_API_AUTH_STRING) and"
+        " CLORO_API_KEY each define a source.",
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {__version__} (Python {platform.python_version()})"
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--config.file", action=_Once, dest="config_file", type=Path, metavar="FILE", help="configuration file in YAML"
+    )
+    source.add_argument(
+        "--demo",
+        action=_Once,
+        nargs=0,
+        default=False,
+        help="poll a built-in demo of Prefect and cloro instead of real servers",
+    )
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--config.check",
+        dest="config_check",
+        action=_Once,
+        nargs=0,
+        default=False,
+        help="check the configuration files and list every error; exit status 0 if there is none, 1 otherwise",
+    )
+    mode.add_argument(
+        "--dry-run",
+        dest="dry_run",
+        action=_Once,
+        nargs=0,
+        default=False,
+        help="poll every source once and print the queues, the cost and the failures; exit status 0 if every source was"
+        " read completely, 1 otherwise",
+    )
+    parser.add_argument(
+        "--shard",
+        action=_Once,
+        type=_shard,
+        default=WHOLE,
+        metavar="I/N",
+        help="run as shard I of N, counting from 0: the N exporters divide the queues, pools and limits among them",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--web.listen-address",
+        action="append",
+        dest="web_listen_address",
+        metavar="HOST:PORT",
+        help=f"address to serve on; may be repeated; an empty HOST means all addresses (default: :{DEFAULT_PORT})",
+    )
+    where.add_argument(
+        "--web.systemd-socket",
+        action=_Once,
+        nargs=0,
+        default=False,
+        dest="web_systemd_socket",
+        help="serve on the sockets of a systemd socket unit",
+    )
+    parser.add_argument(
+        "--web.config.file",
+        action=_Once,
+        dest="web_config_file",
+        type=Path,
+        metavar="FILE",
+        help="TLS, users, headers and rate limit of the web server: a file in the format of the Prometheus exporter"
+        " toolkit",
+    )
+    parser.add_argument(
+        "--web.enable-lifecycle",
+        dest="web_enable_lifecycle",
+        action=_Once,
+        nargs=0,
+        default=False,
+        help="reload the configuration on POST /-/reload; SIGHUP always does",
+    )
+    parser.add_argument(
+        "--log.level",
+        action=_Once,
+        dest="log_level",
+        choices=logs.LEVELS,
+        default="info",
+        help="lowest level to log (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log.format",
+        action=_Once,
+        dest="log_format",
+        choices=("logfmt", "json"),
+        default="logfmt",
+        help="format of the log lines (default: %(default)s)",
+    )
+    return parser
