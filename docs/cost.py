@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Final
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, Format, render
+from exporter.metrics.exposition import Body, render
+from exporter.metrics.text import Format
 from exporter.model import Durations, Limit, Pool, Queue, RateLimit, Snapshot, Workers
 from exporter.polling.outcome import Published, Succeeded
 from exporter.polling.store import Store

@@ -17,8 +17,9 @@ from exporter.clock import Clock
 from exporter.flags import parser
 from exporter.metrics.family import Family
 from exporter.metrics.observed import OBSERVED
-from exporter.polling import telemetry
+from exporter.metrics.own import OWN
 from exporter.polling.store import Store
+from exporter.polling.telemetry import Telemetry
 from exporter.settings.regex import FullMatch
 from exporter.sources import SYSTEMS
 from exporter.sources.base import SourceConfig
@@ -45,7 +46,7 @@ def flags() -> str:
 
 def families() -> tuple[Family, ...]:
     """Every family that is published, those that are observed first."""
-    return (*OBSERVED, *telemetry.OWN)
+    return (*OBSERVED, *OWN)
 
 
 def metrics() -> str:
@@ -68,7 +69,7 @@ def endpoints() -> str:
     clock = Clock()
     store = Store(clock)
     rows = []
-    for route in web.application(store, telemetry.Telemetry(store, clock), clock, reload).routes:
+    for route in web.application(store, Telemetry(store, clock), clock, reload).routes:
         if not isinstance(route, Route) or not route.endpoint.__doc__:
             raise TypeError(f"no docstring tells what is served at {route}")
         methods = ", ".join(sorted((route.methods or set()) - {"HEAD"}))

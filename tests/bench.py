@@ -23,7 +23,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, Format
+from exporter.metrics.exposition import Body
+from exporter.metrics.text import Format
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry

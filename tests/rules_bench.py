@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, Format, render
+from exporter.metrics.exposition import Body, render
+from exporter.metrics.text import Format
 from exporter.polling.outcome import Published, Succeeded
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
@@ -40,7 +41,7 @@ def answer(queues: int) -> bytes:
         telemetry.add(name, system)
         rendered = render(snapshot, source=name, system=system, max_series=10_000_000)
         store.poll_ended(name, Succeeded(Published(snapshot, rendered, now, now + DAY), 0.3))
-        telemetry.poll_ended(name, system, "success", 0.3, set())
+        telemetry.poll_ended(name, "success", 0.3, set())
     live = [state.published.rendered for state in store.states() if state.published]
     text = b"".join(Body(live, Format.CLASSIC).plain(telemetry.render(Format.CLASSIC)))
     return b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%b" % (len(text), text)

@@ -25,7 +25,8 @@ import httpx
 import structlog
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, Format
+from exporter.metrics.exposition import Body
+from exporter.metrics.text import Format
 from exporter.polling.poller import Poller
 from exporter.polling.store import SourceState, Store
 from exporter.polling.telemetry import Telemetry

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 from docs import alerting
 from exporter.metrics.observed import OBSERVED
-from exporter.polling.telemetry import OWN
+from exporter.metrics.own import OWN
 from tests.harness.alertmanager import alertmanager
 from tests.harness.mutants import Bench, Mutant
 from tests.harness.promql import ALERTS, TARGET, undeclared

@@ -11,14 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, Metric
+from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_classic
-from prometheus_client.registry import Collector
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, DuplicateSeriesError, Format, Rendered, _under_headers, render
-from exporter.metrics.observed import OBSERVED
+from exporter.metrics.exposition import Body, DuplicateSeriesError, Rendered, render
+from exporter.metrics.text import Format
 from exporter.model import Durations, Limit, Pool, Queue, Snapshot
 from exporter.polling.outcome import Failed, Failure, Published, Succeeded
 from exporter.polling.store import Store
@@ -349,34 +348,6 @@ def test_what_a_cap_keeps_once_it_keeps_while_there_is_room() -> None:
     assert kept_with(of="cdefghi") == "cdeh"
     assert kept_with(of="ghi") == "ghi"
     assert kept_with() == "abgh"
-
-
-@both_formats
-def test_lines_are_those_of_prometheus_client(format_: Format) -> None:
-    """The same families with the same samples, by the encoders of the library."""
-    values = [0, 1, -1, 1e6, 123456789, 1e15, 1.5e-7, 2**63, 0.1 + 0.2, math.inf, -math.inf, math.nan, True]
-    names = [*NAMES.values(), "\\n", '\\"', "\\", "é", "\u2028", "\x00", "\x85", "{}", "%s", "a,b=c"]
-    registry = CollectorRegistry()
-    ours = b""
-    for family in OBSERVED:
-        if family.kind == "gaugehistogram":
-            samples = [family.sample(tuple(values[:9]), *([name] * len(family.labels))) for name in names]
-        else:
-            pairs = itertools.product(names, values if family.kind == "gauge" else [1])
-            samples = [family.sample(value, *([name] * len(family.labels))) for name, value in pairs]
-        metric = family.metric(samples)
-        registry.register(_Fixed(metric))
-        lines = [family.lines(sample) for sample in samples]
-        ours += b"".join(header + text for header, text in _under_headers(family, lines, format_))
-    assert ours == format_.encode(registry.collect())
-
-
-class _Fixed(Collector):
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-
-    def collect(self) -> Iterable[Metric]:
-        yield self._metric
 
 
 def test_series_are_counted_as_they_are_printed() -> None:

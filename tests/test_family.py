@@ -5,16 +5,18 @@ import re
 from typing import Any, get_args
 
 import pytest
-from prometheus_client import Metric
+from prometheus_client.utils import floatToGoString
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Format
-from exporter.metrics.family import Family, FamilyError, Kind
+from exporter.metrics.family import Distribution, Family, FamilyError, Kind, Sample
 from exporter.metrics.observed import OBSERVED
+from exporter.metrics.own import OWN
+from exporter.metrics.text import Format, blocks, joined
 from exporter.polling.store import Store
-from exporter.polling.telemetry import OWN, Telemetry
+from exporter.polling.telemetry import Telemetry
 from exporter.sources import cloro
 from exporter.sources.prefect import api as prefect_api
+from tests.harness import oracle
 
 HELP = "What it is."
 FAMILIES = (*OBSERVED, *OWN)
@@ -42,7 +44,7 @@ def declare(name: str, kind: Kind = "gauge", **rest: Any) -> Family:
 def test_a_good_family(name: str, kind: Kind, rest: dict[str, Any]) -> None:
     family = declare(name, kind, **rest)
     assert family.name == name
-    metric = family.metric()
+    metric = oracle.metric(family, [])
     assert (metric.type, metric.documentation) == (kind, family.help)
     assert metric.name == family.basename
 
@@ -110,6 +112,7 @@ SENTENCE = "the help is a full sentence on one line"
         ("concurrency_age_seconds", "histogram", {"buckets": (1, 1)}, RISING),
         ("concurrency_age_seconds", "histogram", {"buckets": (1, float("inf"))}, RISING),
         ("concurrency_age_seconds", "histogram", {"buckets": (float("nan"),)}, RISING),
+        ("concurrency_age_seconds", "histogram", {"buckets": (-1, 1)}, "a histogram has no bucket below 0"),
     ],
 )
 def test_a_broken_rule_is_refused(name: str, kind: Kind, rest: dict[str, Any], rule: str) -> None:
@@ -128,34 +131,48 @@ def test_a_sample_has_a_value_for_every_label(values: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("kind", "buckets", "value", "message"),
     [
-        ("gauge", (), [1, 2], "a gauge has one number as its value"),
-        ("gaugehistogram", (1,), 1, "a gaugehistogram has a sequence as its value"),
+        ("gauge", (), Distribution((1,), 1), "a gauge has a number as its value"),
+        ("gaugehistogram", (1,), 1, "a gaugehistogram has a distribution as its value"),
+        ("histogram", (1,), 1, "a histogram has a distribution as its value"),
+        ("histogram", (1, 2), Distribution((1, 2), 1), "2 counts for 3 buckets"),
+        ("gaugehistogram", (1, 2), Distribution((1, 2, 3, 4), 1), "4 counts for 3 buckets"),
     ],
 )
 def test_a_sample_has_a_value_of_its_kind(
-    kind: Kind, buckets: tuple[float, ...], value: float | list[float], message: str
+    kind: Kind, buckets: tuple[float, ...], value: float | Distribution, message: str
 ) -> None:
     family = declare("concurrency_slots", kind, buckets=buckets)
     with pytest.raises(FamilyError, match=rf"^concurrency_slots: {message}$"):
-        family.metric([family.sample(value)])
+        family.sample(value)
 
 
-def samples(metric: Metric) -> list[tuple[str, dict[str, str], float]]:
-    return [(sample.name, sample.labels, sample.value) for sample in metric.samples]
+def lines(sample: Sample) -> list[str]:
+    """The lines of samples in both formats, which are the same."""
+    classic, openmetrics = (
+        [line for line in joined(of_format).decode().splitlines() if not line.startswith("#")]
+        for of_format in blocks(sample.family, [sample]).values()
+    )
+    assert classic == openmetrics
+    return classic
 
 
-@pytest.mark.parametrize(("value", "number"), [(3, 3.0), (0, 0.0), (True, 1.0), (False, 0.0), (2**53, 2.0**53)])
-def test_a_gauge(value: float, number: float) -> None:
-    family = declare("concurrency_slots", labels=("pool", "queue"))
-    sample = family.sample(value, "p", "q")
-    assert samples(family.metric([sample])) == [("concurrency_slots", {"pool": "p", "queue": "q"}, number)]
+@pytest.mark.parametrize(("value", "number"), [(3, "3.0"), (0, "0.0"), (True, "1.0"), (2**53, "9.007199254740992e+15")])
+def test_a_gauge(value: float, number: str) -> None:
+    family = declare("concurrency_slots", labels=("queue", "pool"))
+    sample = family.sample(value, "q", "p")
+    assert lines(sample) == [f'concurrency_slots{{pool="p",queue="q"}} {number}']
+    assert sample.series == 1
+
+
+def test_a_counter() -> None:
+    sample = declare("concurrency_polls_total", "counter").sample(7)
+    assert lines(sample) == ["concurrency_polls_total 7.0"]
     assert sample.series == 1
 
 
 def test_an_info() -> None:
-    family = declare("concurrency_build_info", "info", labels=("version",))
-    sample = family.sample(1, "1.2")
-    assert samples(family.metric([sample])) == [("concurrency_build_info", {"version": "1.2"}, 1.0)]
+    sample = declare("concurrency_build_info", "info", labels=("version",)).sample(1, "1.2")
+    assert lines(sample) == ['concurrency_build_info{version="1.2"} 1.0']
     assert sample.series == 1
 
 
@@ -174,18 +191,20 @@ def test_an_info() -> None:
     ids=str,
 )
 def test_a_value_on_a_bound_counts_in_its_bucket(values: list[float], counts: list[int]) -> None:
-    family = declare("concurrency_age_seconds", "gaugehistogram", labels=("queue",), buckets=(1, 5, 60))
-    sample = family.sample(values, "q")
-    found = samples(family.metric([sample]))
-    assert found == [
-        *(
-            ("concurrency_age_seconds_bucket", {"queue": "q", "le": bound}, count)
-            for bound, count in zip(("1.0", "5.0", "60.0", "+Inf"), counts, strict=True)
-        ),
-        ("concurrency_age_seconds_gcount", {"queue": "q"}, len(values)),
-        ("concurrency_age_seconds_gsum", {"queue": "q"}, sum(values)),
-    ]
-    assert sample.series == len(found)
+    kinds: tuple[tuple[Kind, str, str], ...] = (("gaugehistogram", "gcount", "gsum"), ("histogram", "count", "sum"))
+    for kind, count, total in kinds:
+        family = declare("concurrency_age_seconds", kind, labels=("queue",), buckets=(1, 5, 60))
+        sample = family.sample(family.distribution(values), "q")
+        found = lines(sample)
+        assert found == [
+            *(
+                f'concurrency_age_seconds_bucket{{le="{bound}",queue="q"}} {number}.0'
+                for bound, number in zip(("1.0", "5.0", "60.0", "+Inf"), counts, strict=True)
+            ),
+            f'concurrency_age_seconds_{count}{{queue="q"}} {len(values)}.0',
+            f'concurrency_age_seconds_{total}{{queue="q"}} {floatToGoString(sum(values))}',  # type: ignore[no-untyped-call]
+        ]
+        assert sample.series == len(found)
 
 
 def test_every_kind_is_tested_and_used() -> None:
@@ -196,13 +215,12 @@ def test_no_name_is_there_twice() -> None:
     names = [family.name for family in FAMILIES]
     assert len(set(names)) == len(names)
     # Nor as the name of a sample, which several families would then share.
-    made = [sample.name for family in OBSERVED for sample in _one(family).samples]
+    made = [sample.name for family in FAMILIES for sample in oracle.metric(family, [_one(family)]).samples]
     assert all(len(list(group)) == 1 for _, group in itertools.groupby(sorted(set(made) | set(names))))
 
 
-def _one(family: Family) -> Metric:
-    value = [1.0] if family.kind == "gaugehistogram" else 1
-    return family.metric([family.sample(value, *family.labels)])
+def _one(family: Family) -> Sample:
+    return family.sample(family.distribution([1.0]) if family.buckets else 1, *family.labels)
 
 
 @pytest.mark.parametrize("family", OBSERVED, ids=lambda family: family.name)
@@ -221,7 +239,7 @@ def test_what_the_exporter_tells_of_itself(family: Family) -> None:
 def test_openmetrics_has_the_unit_of_every_family() -> None:
     clock = Clock()
     own = Telemetry(Store(clock), clock).render(Format.OPENMETRICS)
-    observed = Format.OPENMETRICS.encode(map(_one, OBSERVED))
+    observed = joined(block for one in OBSERVED for block in blocks(one, [_one(one)])[Format.OPENMETRICS])
     units = dict(re.findall("^# UNIT (concurrency_.*) (.*)$", (observed + own).decode(), re.MULTILINE))
     assert units == {family.basename: family.unit for family in FAMILIES if family.unit}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.metrics.exposition import Format
+from exporter.metrics.text import Format
 from exporter.web.negotiation import accepts_gzip, negotiate
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Format
+from exporter.metrics.text import Format
 from exporter.polling.poller import MAX_RETRY_AFTER, Poller
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry

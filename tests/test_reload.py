@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Format
+from exporter.metrics.text import Format
 from exporter.model import Snapshot
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store

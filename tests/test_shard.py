@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from exporter import demo
 from exporter.clock import Clock
 from exporter.config import Config
-from exporter.metrics.exposition import Body, Format
+from exporter.metrics.exposition import Body
+from exporter.metrics.text import Format
 from exporter.polling.poller import Poller
 from exporter.polling.store import SourceState, Store
 from exporter.polling.telemetry import Telemetry

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from exporter import __version__
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, Format, render
+from exporter.metrics.exposition import Body, render
 from exporter.model import FAILURE_REASONS, OUTCOMES, Pool, Queue, RateLimit, Snapshot, Unreadable
 from exporter.polling.outcome import Failed, Failure, Published, Succeeded
 from exporter.polling.store import Store
@@ -339,30 +339,6 @@ async def test_nothing_is_kept_of_sources_that_are_gone(exporter: Exporter) -> N
     await exporter.get("/metrics?source=prod")
     gc.collect()
     assert sum(isinstance(one, Body) for one in gc.get_objects()) <= 2
-    assert {source for _, source in exporter.telemetry._rendered} == {"prod"}
-
-
-@pytest.mark.parametrize("format_", Format)
-def test_what_happens_to_one_source_costs_those_of_the_others_nothing(exporter: Exporter, format_: Format) -> None:
-    exporter.add("second")
-
-    def made_anew() -> list[str | None]:
-        before = dict(exporter.telemetry._rendered)
-        for source in (None, "", "prod", "second"):
-            exporter.telemetry.render(format_, source)
-        return [key[1] for key, text in exporter.telemetry._rendered.items() if before.get(key) is not text]
-
-    assert made_anew() == [None, "", "prod", "second"]
-    exporter.telemetry.request_sent("second", "prefect", "/flows/filter", "200")
-    assert made_anew() == [None, "second"]
-    exporter.telemetry.poll_skipped("second", "prefect")
-    assert made_anew() == [None, "second"]
-    exporter.fail("second")
-    exporter.telemetry.poll_ended("second", "prefect", "failure", 3.0, {"timeout"})
-    assert made_anew() == [None, "second"]
-    exporter.telemetry.config_read(success=False)
-    assert made_anew() == [None, ""]
-    assert made_anew() == []
 
 
 async def test_other_parameters_change_nothing(exporter: Exporter) -> None:

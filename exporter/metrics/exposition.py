@@ -1,20 +1,14 @@
 """A snapshot turned into exposition text, as much of it as its source may add, and the texts of all sources joined."""
 
-import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import accumulate, chain
-
-from prometheus_client import Metric
-from prometheus_client import exposition as classic
-from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client.registry import Collector
 
 from exporter.metrics.family import Family, Sample
 from exporter.metrics.observed import OBSERVED, limit_samples, pool_samples, queue_samples
+from exporter.metrics.text import Block, Format, blocks, joined
 from exporter.model import Queue, Snapshot
 
 
@@ -64,41 +58,14 @@ def _ranked(things: Iterable[_Thing], precedence: Sequence[QueueKey]) -> list[_T
     return sorted(things, key=lambda thing: (thing.rank, places.get(thing.queue, last) if thing.queue else 0))
 
 
-class Format(Enum):
-    """The two text formats; the value is what ends an exposition in them.
-
-    No name of ours needs escaping in any of the schemes that a scraper can ask for. prometheus_client's encoders are
-    told to allow UTF-8 since they then copy a name in one piece instead of a character at a time.
-    """
-
-    CLASSIC = b""
-    OPENMETRICS = b"# EOF\n"
-
-    def encode(self, metrics: Iterable[Metric]) -> bytes:
-        """Families as text, without the end."""
-        encoder: Callable[..., bytes] = (
-            classic.generate_latest if self is Format.CLASSIC else openmetrics.generate_latest
-        )
-        return encoder(_Metrics(metrics), escaping=openmetrics.ALLOWUTF8).removesuffix(self.value)
-
-
-class _Metrics(Collector):
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Rendered:
-    """One snapshot as text: for each format, its samples under the comment lines (HELP, TYPE, UNIT) of their family.
+    """One snapshot as text, in blocks that can be joined with those of other sources.
 
-    Split like this since the families of several sources have to be joined, each under one header. It is
-    compared by identity: one snapshot is rendered once.
+    It is compared by identity: one snapshot is rendered once.
     """
 
-    text: dict[Format, dict[bytes, bytes]]
+    blocks: Mapping[Format, Sequence[Block]]
     series: int
     series_dropped: int
     precedence: tuple[QueueKey, ...]
@@ -129,40 +96,14 @@ def render(
             labels = dict(zip(sample.family.labels, sample.labels, strict=True))
             raise DuplicateSeriesError(f"{sample.family.name}{labels} is in the snapshot twice")
         of_family[sample.labels] = sample
-    text: dict[Format, dict[bytes, bytes]] = {format_: {} for format_ in Format}
+    text: dict[Format, list[Block]] = {format_: [] for format_ in Format}
     for family, of_family in samples.items():
         if of_family:
-            lines = [family.lines(sample) for sample in of_family.values()]
-            for format_ in Format:
-                text[format_].update(_under_headers(family, lines, format_))
+            for format_, of_format in blocks(family, list(of_family.values())).items():
+                text[format_] += of_format
     series = sum(thing.series for thing in kept)
     dropped = sum(thing.series for thing in things) - series
     return Rendered(text, series, dropped, tuple(thing.queue for thing in ranked if thing.queue))
-
-
-def _under_headers(family: Family, lines: Sequence[Sequence[str]], format_: Format) -> Iterator[tuple[bytes, bytes]]:
-    """The lines of each of the family's series under the headers of the format.
-
-    OpenMetrics has one header for a family. The classic format has no gauge histogram: it takes the last two lines of
-    each, the count and the sum, for gauges of their own, each with its header.
-    """
-    headers = _headers(family, format_)
-    apart = len(headers) - 1
-    yield headers[0], "".join(line for of_series in lines for line in of_series[: len(of_series) - apart]).encode()
-    for place, header in enumerate(headers[1:], start=-apart):
-        yield header, "".join(of_series[place] for of_series in lines).encode()
-
-
-# A line that starts with "# " is a comment: a sample's line starts with its name, and a newline in a label is escaped.
-_HEADER = re.compile(rb"(?:^# (?:HELP|TYPE|UNIT) .*\n)+", re.MULTILINE)
-
-
-@cache
-def _headers(family: Family, format_: Format) -> list[bytes]:
-    """The comment lines over the family's samples, as prometheus_client writes them for any one of its series."""
-    value = (0.0,) if family.buckets else 0.0
-    one = family.metric([family.sample(value, *("" for _ in family.labels))])
-    return _HEADER.findall(format_.encode([one]))
 
 
 class Body:
@@ -173,11 +114,7 @@ class Body:
     """
 
     def __init__(self, rendered: Sequence[Rendered], format_: Format) -> None:
-        families: dict[bytes, list[bytes]] = {}
-        for one in rendered:
-            for header, lines in one.text[format_].items():
-                families.setdefault(header, [header]).append(lines)
-        self._text = b"".join(chunk for header in sorted(families) for chunk in families[header])
+        self._text = joined(block for one in rendered for block in one.blocks[format_])
 
     def plain(self, end: bytes) -> tuple[bytes, bytes]:
         """The whole answer, in two parts: the first is the same object for all scrapes."""

@@ -4,19 +4,8 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from math import isfinite
 from typing import Final, Literal
-
-from prometheus_client import Metric
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeHistogramMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-)
-from prometheus_client.utils import floatToGoString
 
 Kind = Literal["gauge", "counter", "info", "histogram", "gaugehistogram"]
 
@@ -45,6 +34,18 @@ class FamilyError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Distribution:
+    """What a histogram of either kind holds: how many values lie in each bucket, and the sum of the values.
+
+    `counts` has one number for each bound of the family, and a last one for the values above them all. A value on
+    a bound counts in the bucket of that bound. No number counts the values of another bucket too.
+    """
+
+    counts: tuple[int, ...]
+    sum: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Family:
     """One metric family; `name` is the name as scraped, so that searching for it finds this declaration.
 
@@ -81,10 +82,15 @@ class Family:
                 yield f"{label!r} can't be a label: it is reserved, or not words of a-z"
         if len(set(self.labels)) != len(self.labels):
             yield "a label is named twice"
+        yield from self._broken_rules_of_buckets()
+
+    def _broken_rules_of_buckets(self) -> Iterable[str]:
         if (self.kind in {"histogram", "gaugehistogram"}) != bool(self.buckets):
             yield "buckets belong to histograms, and every histogram has some"
         if list(self.buckets) != sorted({bound for bound in self.buckets if isfinite(bound)}):
             yield "buckets rise, none is there twice, and none is infinite"
+        if self.kind == "histogram" and any(bound < 0 for bound in self.buckets):
+            yield "a histogram has no bucket below 0: its sum could fall"
 
     @property
     def unit(self) -> str:
@@ -97,95 +103,42 @@ class Family:
         """The name as OpenMetrics has it: without the suffix of its type (`_total`, `_info`)."""
         return self.name.removesuffix(_SUFFIX_OF_KIND.get(self.kind, ""))
 
-    def sample(self, value: float | Sequence[float], *labels: str) -> "Sample":
+    def sample(self, value: float | Distribution, *labels: str) -> "Sample":
         """A sample with the values of `labels` in the order in which they were declared.
 
-        The value of a gauge histogram is the things it counts, in its unit. Raises `FamilyError` when
-        there is a label too many or too few: prometheus_client would drop it without a word.
+        Raises `FamilyError` where there is a label too many or too few, or the value is not of the family's kind: a
+        distribution for a histogram of either kind, a number for all others.
         """
         if len(labels) != len(self.labels):
             raise FamilyError(f"{self.name}: {len(labels)} label values for {len(self.labels)} labels")
+        if isinstance(value, Distribution) != bool(self.buckets):
+            wanted = "a distribution" if self.buckets else "a number"
+            raise FamilyError(f"{self.name}: a {self.kind} has {wanted} as its value")
+        if isinstance(value, Distribution) and len(value.counts) != len(self.buckets) + 1:
+            raise FamilyError(f"{self.name}: {len(value.counts)} counts for {len(self.buckets) + 1} buckets")
         return Sample(self, labels, value)
 
-    def metric(self, samples: Iterable["Sample"] = ()) -> Metric:
-        """The family with these samples as prometheus_client renders it."""
-        match self.kind:
-            case "gauge":
-                gauge = GaugeMetricFamily(self.basename, self.help, labels=self.labels, unit=self.unit)
-                for sample in samples:
-                    gauge.add_metric(sample.labels, _number(sample))
-                return gauge
-            case "info":
-                info = InfoMetricFamily(self.basename, self.help, labels=self.labels)
-                for sample in samples:
-                    info.add_metric(sample.labels, {})
-                return info
-            case "gaugehistogram":
-                histogram = GaugeHistogramMetricFamily(self.basename, self.help, labels=self.labels, unit=self.unit)
-                for sample in samples:
-                    values = _numbers(sample)
-                    histogram.add_metric(sample.labels, self._cumulative(values), sum(values))
-                return histogram
-            case "counter":
-                return CounterMetricFamily(self.basename, self.help, labels=self.labels, unit=self.unit)
-            case "histogram":
-                return HistogramMetricFamily(self.basename, self.help, labels=self.labels, unit=self.unit)
+    def bucket(self, value: float) -> int:
+        """The place in `Distribution.counts` of the bucket that a value, in the family's unit, falls into."""
+        return bisect_left(self.buckets, value)
 
-    def lines(self, sample: "Sample") -> list[str]:
-        """The lines of a sample, the same in both text formats; the count and the sum of a gauge histogram come last.
-
-        prometheus_client writes the same bytes (a test compares them), but it matches the name of every label of every
-        sample against a regular expression, and does so once for each format: four times the work.
-        """
-        labels = dict(zip(self.labels, (value.translate(_ESCAPES) for value in sample.labels), strict=True))
-        if self.kind != "gaugehistogram":
-            return [_line(self.name, labels, _number(sample))]
-        values = _numbers(sample)
-        buckets = self._cumulative(values)
-        return [
-            *(_line(f"{self.name}_bucket", {"le": bound} | labels, count) for bound, count in buckets),
-            _line(f"{self.name}_gcount", labels, buckets[-1][1]),
-            _line(f"{self.name}_gsum", labels, sum(values)),
-        ]
-
-    def _cumulative(self, values: Sequence[float]) -> list[tuple[str, float]]:
+    def distribution(self, values: Sequence[float]) -> Distribution:
+        """The values, in the family's unit, by its buckets."""
         counts = [0] * (len(self.buckets) + 1)
         for value in values:
-            counts[bisect_left(self.buckets, value)] += 1
-        bounds = [*(str(float(bound)) for bound in self.buckets), "+Inf"]
-        return list(zip(bounds, (float(count) for count in accumulate(counts)), strict=True))
+            counts[self.bucket(value)] += 1
+        return Distribution(tuple(counts), sum(values))
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One series of a family, now."""
+    """One series of a family, now; of a histogram all that it is to Prometheus. Made by `Family.sample`."""
 
     family: Family
     labels: tuple[str, ...]
-    value: float | Sequence[float]
+    value: float | Distribution
 
     @property
     def series(self) -> int:
-        """How many series this is to Prometheus."""
-        return len(self.family.buckets) + 3 if self.family.kind == "gaugehistogram" else 1
-
-
-_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
-
-
-def _line(name: str, labels: dict[str, str], value: float) -> str:
-    pairs = ",".join([f'{label}="{labels[label]}"' for label in sorted(labels)])
-    number = floatToGoString(value)  # type: ignore[no-untyped-call]
-    return f"{name}{{{pairs}}} {number}\n" if pairs else f"{name} {number}\n"
-
-
-def _number(sample: Sample) -> float:
-    if isinstance(sample.value, Sequence):
-        raise FamilyError(f"{sample.family.name}: a {sample.family.kind} has one number as its value")
-    return float(sample.value)
-
-
-def _numbers(sample: Sample) -> Sequence[float]:
-    if not isinstance(sample.value, Sequence):
-        raise FamilyError(f"{sample.family.name}: a {sample.family.kind} has a sequence as its value")
-    return sample.value
+        """How many series this is to Prometheus: of a histogram its buckets, that without a bound, count and sum."""
+        return len(self.family.buckets) + 3 if self.family.buckets else 1

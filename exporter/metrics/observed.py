@@ -231,7 +231,7 @@ def queue_samples(queue: Queue, source: tuple[str, str]) -> Iterator[Sample]:
     for state, durations in queue.holders.items():
         yield QUEUE_SLOT_HOLDERS.sample(durations.holders, *labels, state)
         if durations.seconds:
-            yield QUEUE_STATE_DURATION.sample(durations.seconds, *labels, state)
+            yield QUEUE_STATE_DURATION.sample(QUEUE_STATE_DURATION.distribution(durations.seconds), *labels, state)
             yield QUEUE_STATE_DURATION_MAX.sample(max(durations.seconds), *labels, state)
     if queue.id:
         priority = "" if queue.priority is None else str(queue.priority)

@@ -61,7 +61,7 @@ class Poller:
         async with AsyncExitStack() as built:
             for part in parts:
                 if part.name not in kept:
-                    count_request = partial(self._telemetry.request_sent, part.name, part.system_name)
+                    count_request = partial(self._telemetry.request_sent, part.name)
                     feed = await in_thread(Feed, part, self._clock, count_request)  # reads the certificates to trust
                     built.push_async_callback(feed.close)
                     new[part.name] = feed
@@ -105,7 +105,7 @@ class Poller:
             return  # what it read is of a source that is gone, even if the name is in use again
         before = self._store.state(name)
         self._store.poll_ended(name, ended)
-        self._telemetry.poll_ended(name, before.system, ended.outcome, ended.duration, ended.reasons)
+        self._telemetry.poll_ended(name, ended.outcome, ended.duration, ended.reasons)
         write_ended(before, self._store.state(name), ended)
         if isinstance(ended, Failed):
             self._wait(name, ended)
@@ -124,7 +124,7 @@ class Poller:
 
     def _skipped(self, name: str) -> None:
         config = self._feeds[name].config
-        self._telemetry.poll_skipped(name, config.system_name)
+        self._telemetry.poll_skipped(name)
         write = log.debug if name in self._overrunning else log.warning
         write("poll skipped: the one before it still runs", source=name, interval_seconds=config.interval)
         self._overrunning.add(name)

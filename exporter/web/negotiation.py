@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from exporter.metrics.exposition import Format
+from exporter.metrics.text import Format
 
 _OPENMETRICS = "application/openmetrics-text"
 _CLASSIC = "text/plain"

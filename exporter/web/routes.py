@@ -16,7 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from exporter import __version__
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, Format, Rendered
+from exporter.metrics.exposition import Body, Rendered
+from exporter.metrics.text import Format
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.threads import in_thread

@@ -4,7 +4,7 @@ import math
 import re
 from typing import Final
 
-from exporter.metrics.exposition import Format
+from exporter.metrics.text import Format
 
 _NAME = r"[a-zA-Z_][a-zA-Z0-9_]*"
 _LABEL = re.compile(rf'({_NAME})="((?:[^"\\\n]|\\[\\n"])*)"')

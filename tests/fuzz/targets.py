@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families as classic
 
 from exporter import config, logs
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, Format
+from exporter.metrics.exposition import Body
+from exporter.metrics.text import Format
 from exporter.model import FAILURE_REASONS
 from exporter.polling.poller import Poller
 from exporter.polling.store import SourceState, Store

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.metrics.exposition import Format
+from exporter.metrics.text import Format
 from tests.fuzz import strict, targets, upstream
 from tests.fuzz.__main__ import CRASHERS, NAMES, refused_by_promtool, seeds
 from tests.harness.programs import ROOT, missing, program

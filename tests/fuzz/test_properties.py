@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from exporter import config
-from exporter.metrics.exposition import Body, Format
+from exporter.metrics.exposition import Body
+from exporter.metrics.text import Format
 from exporter.polling.store import SourceState
 from exporter.sources import SYSTEMS
 from exporter.sources.prefect import PrefectConfig

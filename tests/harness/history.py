@@ -15,7 +15,8 @@ from typing import Any, Final
 import promql_parser
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, Format, render
+from exporter.metrics.exposition import Body, render
+from exporter.metrics.text import Format
 from exporter.model import Snapshot
 from exporter.polling.outcome import Published, Succeeded
 from exporter.polling.store import Store
@@ -83,10 +84,8 @@ def _scrapes(moments: Iterable[float], at: Callable[[float], Sources]) -> Iterat
                 telemetry.config_read(success=True)
             rendered = render(snapshot, source=name, system=system, max_series=100_000)
             store.poll_ended(name, Succeeded(Published(snapshot, rendered, moment - 5, moment + STEP), 0.3))
-            telemetry.request_sent(
-                name, system, "/flow_runs/filter" if system == "prefect" else "/v1/async/status", "200"
-            )
-            telemetry.poll_ended(name, system, "success", 0.3, set())
+            telemetry.request_sent(name, "/flow_runs/filter" if system == "prefect" else "/v1/async/status", "200")
+            telemetry.poll_ended(name, "success", 0.3, set())
         live = [state.published.rendered for state in store.states() if state.published]
         text = b"".join(Body(live, Format.OPENMETRICS).plain(telemetry.render(Format.OPENMETRICS))).decode()
         samples = [line for line in text.splitlines() if not line.startswith("#")]

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from exporter.metrics.family import Family
 from exporter.metrics.observed import OBSERVED
-from exporter.polling.telemetry import OWN
+from exporter.metrics.own import OWN
 
 ALERTS: Final = Path(__file__).parents[2] / "alerts"
 TARGET: Final = frozenset({"cluster", "namespace", "job", "instance", "pod"})

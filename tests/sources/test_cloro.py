@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Format
+from exporter.metrics.text import Format
 from exporter.model import FailureReason, RateLimit
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
@@ -187,15 +187,15 @@ async def test_the_rate_limit_is_published_even_when_it_is_exceeded(cloro: tuple
     assert published(telemetry) == []
     await poller.poll("c")
     assert published(telemetry) == [
-        'concurrency_exporter_upstream_ratelimit_remaining{source="c",system="cloro"} 999.0',
         'concurrency_exporter_upstream_ratelimit_limit{source="c",system="cloro"} 1000.0',
+        'concurrency_exporter_upstream_ratelimit_remaining{source="c",system="cloro"} 999.0',
     ]
     fake.remaining, fake.limit = 1, 500
     fake.refusal = (429, error("RATE_LIMITED", "slow down"), {"Retry-After": "1"})
     await poller.poll("c")
     assert published(telemetry) == [
-        'concurrency_exporter_upstream_ratelimit_remaining{source="c",system="cloro"} 0.0',
         'concurrency_exporter_upstream_ratelimit_limit{source="c",system="cloro"} 500.0',
+        'concurrency_exporter_upstream_ratelimit_remaining{source="c",system="cloro"} 0.0',
     ]
     upstream.answer = lambda _: answer(PUBLISHED)
     await poller.poll("c")

@@ -16,7 +16,8 @@ from typing import Any, Final
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from exporter.metrics.exposition import Body, Format, Rendered, render
+from exporter.metrics.exposition import Body, Rendered, render
+from exporter.metrics.text import Format
 from exporter.sources import SYSTEMS
 from exporter.sources.base import SourceConfig
 from tests.harness.cloro import KEY, Cloro
