@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from exporter.demo import cloro, prefect
 from exporter.demo.tasks import Tasks
 from exporter.demo.world import World
+from exporter.web.connection import Limits
 from exporter.web.server import Server, listen
 
 STOP_WITHIN = 1
@@ -43,7 +44,7 @@ async def serve(clock: Callable[[], datetime] = utc_now) -> AsyncIterator[Upstre
         servers = []
         for app in (prefect.application(World(start), clock), cloro.application(Tasks(start), clock)):
             listener = sockets.enter_context(listen("127.0.0.1", 0))
-            servers.append((Server(app, graceful_seconds=STOP_WITHIN), listener))
+            servers.append((Server(app, graceful_seconds=STOP_WITHIN, limits=Limits(keeps_bodies=True)), listener))
         running = [asyncio.create_task(server.serve([listener])) for server, listener in servers]
         urls = [f"http://127.0.0.1:{listener.getsockname()[1]}" for _, listener in servers]
         try:

@@ -31,10 +31,12 @@ class Limits:
     keep_alive: int = 75
     """From an answer to the next request: more than the usual scrape interval of up to a minute, so that a scraper
     keeps its connection, and with it its TLS."""
+    keeps_bodies: bool = False
+    """Whether an application gets the bodies of requests. Those of strangers could fill the memory."""
 
 
 LIMITS: Final = Limits()
-"""Those of every server, but in tests."""
+"""Those of every server of the exporter's own pages."""
 
 Open = dict["Connection", asyncio.Task[None]]
 """Each open connection, and the task that opens it: the one in which something happened last comes last."""
@@ -55,7 +57,7 @@ class Connection(H11Protocol):
         open_: Open,
     ) -> None:
         super().__init__(config, server_state, app_state)
-        self.conn = Requests()
+        self.conn = Requests(keeps_bodies=limits.keeps_bodies)
         self._limits = limits
         self._open = open_
         self._deadline: asyncio.TimerHandle | None = None

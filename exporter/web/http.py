@@ -20,11 +20,13 @@ class Requests(h11.Connection):
 
     `next_event` raises `h11.RemoteProtocolError` with a status also for what h11 lets pass: a head of more than
     `MAX_HEAD_BYTES` that comes at once, a version that is not HTTP/1, an invalid host, a body with two lengths.
-    A body is read and dropped: no route uses one, and to keep it would let strangers fill the memory.
+    A body is read and dropped, unless `keeps_bodies`: no route uses one, and to keep it would let strangers fill the
+    memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_bodies: bool = False) -> None:
         super().__init__(h11.SERVER, MAX_HEAD_BYTES)
+        self._keeps_bodies = keeps_bodies
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """Return what came next."""
@@ -32,7 +34,7 @@ class Requests(h11.Connection):
         begun = self.their_state is h11.IDLE
         before = len(self.trailing_data[0]) if begun else 0
         event = super().next_event()
-        if isinstance(event, h11.Data):
+        if isinstance(event, h11.Data) and not self._keeps_bodies:
             return h11.Data(data=b"")
         if isinstance(event, h11.Request):
             if before - len(self.trailing_data[0]) > MAX_HEAD_BYTES:
