@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, cast
+from uuid import uuid4
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -66,6 +67,7 @@ class _Api:
         self._requests = self._requests + 1 if second == self._second else 1
         self._second = second
         headers = {
+            "X-Request-ID": str(uuid4()),
             "X-RateLimit-Limit": str(REQUESTS_PER_SECOND),
             "X-RateLimit-Remaining": str(max(0, REQUESTS_PER_SECOND - self._requests)),
         }

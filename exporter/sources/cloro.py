@@ -59,21 +59,21 @@ def _each_once(levels: list[_PriorityCount]) -> list[_PriorityCount]:
 
 
 class _Concurrency(Contract):
-    used: Count
-    max: Count
+    used: Count | None = None
+    max: Count | None = None
 
 
 class _AsyncStatus(Contract):
     """The answer of `GET /v1/async/status`.
 
-    An older example of cloro's has no `priorityBreakdown`, so it may be absent. `concurrency` may be null, and is never
-    absent.
+    An older example of cloro's has no `priorityBreakdown`, so it may be absent. cloro's OpenAPI requires neither
+    `concurrency`, which may also be null, nor what is in it: what is absent is not known, as if it were null.
     """
 
     queuedTasks: Count  # noqa: N815
     processingTasks: Count  # noqa: N815
     priorityBreakdown: Annotated[Rows[_PriorityCount], AfterValidator(_each_once)] = Field(default=[])  # noqa: N815
-    concurrency: _Concurrency | None
+    concurrency: _Concurrency | None = None
 
 
 _STATUS: Final = TypeAdapter(_AsyncStatus)
@@ -93,13 +93,13 @@ class CloroSource:
     async def poll(self, _memory: object = None, /) -> Snapshot:
         """One queue, `async`, and what the rate-limit headers say."""
         answer = await self._client.get("/v1/async/status", _STATUS)
-        status, concurrency = answer.content, answer.content.concurrency
+        status, concurrency = answer.content, answer.content.concurrency or _Concurrency()
         queue = Queue(
             pool="",
             name=QUEUE_NAME,
-            active_slots=concurrency.used if concurrency else None,
-            slot_limit=concurrency.max if concurrency else None,
-            usage_known=concurrency is not None,
+            active_slots=concurrency.used,
+            slot_limit=concurrency.max,
+            usage_known=concurrency.used is not None,
             processing=status.processingTasks,
             queued=_by_priority(status),
         )

@@ -1,7 +1,9 @@
+import asyncio
 from datetime import datetime
 
 import httpx
 import pytest
+from cloro import AuthenticationError, Cloro, NotFoundError
 
 from exporter.demo import Upstreams
 from exporter.demo.tasks import MAX_SLOTS
@@ -76,3 +78,21 @@ async def test_other_paths_and_methods(cloro: httpx.AsyncClient) -> None:
     missing, wrong = await cloro.get("/v1/async"), await cloro.post(STATUS)
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "NOT_FOUND")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "METHOD_NOT_ALLOWED")
+
+
+async def test_cloros_own_client_reads_it(upstreams: Upstreams) -> None:
+    def ask() -> None:
+        with Cloro(api_key=upstreams.cloro_api_key, base_url=upstreams.cloro_url) as client:
+            status = client.async_tasks.status()
+            assert status["queuedTasks"] == sum(level["count"] for level in status["priorityBreakdown"])
+            assert status["concurrency"] == {"used": status["processingTasks"], "max": MAX_SLOTS}
+            with pytest.raises(NotFoundError, match="Not Found"):
+                client.async_tasks.retrieve("no-such-task")
+        with (
+            Cloro(api_key="wrong", base_url=upstreams.cloro_url) as client,
+            pytest.raises(AuthenticationError, match="API key is invalid or has expired") as refused,
+        ):
+            client.async_tasks.status()
+        assert refused.value.response.headers["X-Request-ID"]
+
+    await asyncio.to_thread(ask)

@@ -208,8 +208,8 @@ async def test_the_rate_limit_is_published_even_when_it_is_exceeded(cloro: tuple
     [
         ({"queuedTasks": None}, "queuedTasks"),
         ({"processingTasks": -1}, "processingTasks"),
-        ({"concurrency": {"used": 1}}, "concurrency.max"),
-        ({"concurrency": {"used": 1, "max": None}}, "concurrency.max"),
+        ({"concurrency": {"used": -1, "max": 2}}, "concurrency.used"),
+        ({"concurrency": {"used": 1, "max": "2"}}, "concurrency.max"),
         ({"concurrency": []}, "concurrency"),
         ({"priorityBreakdown": None}, "priorityBreakdown"),
         ({"priorityBreakdown": {"5": 2}}, "priorityBreakdown"),
