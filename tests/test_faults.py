@@ -29,16 +29,14 @@ from exporter.polling.telemetry import Telemetry
 from exporter.sources import SYSTEMS
 from exporter.web.routes import application
 from tests.harness.cloro import KEY, PUBLISHED, error
+from tests.harness.loop import skip, until
+from tests.harness.process import PATIENCE
 from tests.harness.upstream import Answer, Hangup, Request, Upstream, answer, never, serve
-
-pytestmark = pytest.mark.timeout(90)
 
 SHORT: Final = "900ms"
 """A deadline for faults that last and fail the whole poll: one request to Prefect may take a third of it."""
-PATIENT: Final = "3s"
-"""For faults that last, beside which the rest has to be read: on a busy machine that takes some of it."""
-LATE: Final = 20
-"""Seconds after which what has not happened never will, however busy the machine is."""
+FAR: Final = 30 * PATIENCE
+"""Seconds of a deadline for faults beside which the rest has to be read: it comes when the clock is moved on."""
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +133,11 @@ class Exporter:
         self.system = system
         self.time = Time()
         base = f"{url}/api" if system == "prefect" else url
-        self._whole = {"name": "s", "system": system, "url": base, "timeout": "20s"} | AUTH[system] | settings
+        self._whole = (
+            {"name": "s", "system": system, "url": base, "timeout": "20m", "stale_after": "10h"}
+            | AUTH[system]
+            | settings
+        )
         self.config = SYSTEMS[system].model_validate(self._whole)
         self._store = Store(self.time.clock)
         self.telemetry = Telemetry(self._store, self.time.clock)
@@ -180,6 +182,22 @@ class Exporter:
 
     async def __aexit__(self, *_: object) -> None:
         await self.poller.stop()
+
+
+async def poll_until_late(exporter: Exporter, upstream: Upstream, *ended: int, hang: int = 1) -> SourceState:
+    """Poll, and let a request's share of `FAR` pass each time when so many requests have ended and the others hang.
+
+    The poll's own deadline is not reached by that.
+    """
+    before, sent = exporter.telemetry.requests("s"), len(upstream.requests)
+    poll = asyncio.create_task(exporter.poll())
+    left = 0.9 * FAR
+    for number in ended:
+        await until(lambda number=number: exporter.telemetry.requests("s") == before + number)  # type: ignore[misc]
+        await until(lambda number=number: len(upstream.requests) == sent + number + hang)  # type: ignore[misc]
+        skip(min(FAR / 3, left))
+        left -= FAR / 3
+    return await poll
 
 
 # --- Faults that more than bytes are needed for.
@@ -285,7 +303,7 @@ def json_answer(text: str) -> bytes:
     return answer(text.encode())
 
 
-SLOW: Final = {"timeout": PATIENT}
+SLOW: Final = {"timeout": f"{FAR}s"}
 TOO_LARGE: Final = answer(b" " * (17 * 1024**2))
 
 FAULTS: Final = {
@@ -518,7 +536,7 @@ async def test_an_answer_of_many_wrong_values(system: str, path: str, begins: st
             (8_000_000, "too_large", "the answer has more than 500,000 values"),
         ):
             upstream.answer = failing(system, {path: json_answer(f"{begins}{'0,' * values}0]{ends}")})
-            async with asyncio.timeout(LATE):
+            async with asyncio.timeout(PATIENCE):
                 state = await exporter.poll()
             assert state.failure
             assert state.failure.reason == reason
@@ -548,7 +566,7 @@ async def test_of_the_page_of_an_error_only_the_beginning_is_read(system: str) -
         state = await exporter.poll()
         assert state.failure
         assert (state.failure.reason, "502 Bad Gateway" in state.failure.message) == ("http_status", True)
-        await asyncio.wait_for(gone.wait(), LATE)
+        await asyncio.wait_for(gone.wait(), PATIENCE)
         assert sent < 8 * 1024**2  # what the kernel holds in its buffers, too
 
 
@@ -563,7 +581,7 @@ async def test_a_date_in_retry_after_is_by_upstreams_clock(system: str) -> None:
         Exporter(system, upstream.url) as exporter,
     ):
         exporter.poller.start()
-        async with asyncio.timeout(LATE):
+        async with asyncio.timeout(PATIENCE):
             while not await exporter.own("polls_total", outcome="failure"):  # noqa: ASYNC110  a page has no event
                 await asyncio.sleep(0.01)
         next_poll = exporter.poller.next_poll("s")
@@ -602,7 +620,7 @@ PARTIAL: Final[dict[str, tuple[Answers, Left, str, dict[str, Any]]]] = {
     "500": ({ONE: answer({}, 500)}, [("a", "one", "http_status")], "500 Internal Server Error", {}),
     "html": ({ONE: answer(b"<html>")}, [("a", "one", "contract")], "Invalid JSON", {}),
     "17-MiB": ({ONE: TOO_LARGE}, [("a", "one", "too_large")], "larger than 16 MiB", {}),
-    "hangs": ({ONE: never}, [("a", "one", "timeout")], "no complete answer within 1s", SLOW),
+    "hangs": ({ONE: never}, [("a", "one", "timeout")], f"no complete answer within {FAR / 3:g}s", SLOW),
     "page-2-fails": (
         {ONE: paged(answer(status(run(11), pages=2)), answer({}, 500))}, [("a", "one", "http_status")], "500 ", {}
     ),
@@ -631,7 +649,7 @@ async def test_a_part_of_prefect_fails(faults: Answers, left_out: Left, says: st
         upstream.requests.clear()
         upstream.answer = failing("prefect", faults)
         exporter.time.seconds += 30
-        state = await exporter.poll()
+        state = await (poll_until_late(exporter, upstream, 5) if settings else exporter.poll())
         assert state.published
         unreadable = state.published.snapshot.unreadable
         assert [(one.pool, one.queue, one.reason) for one in unreadable] == left_out
@@ -689,7 +707,7 @@ async def test_however_many_queues_hang_the_others_are_published() -> None:
     }
     answers: Answers = {POOLS: answer([pool(8, "a")]), A_QUEUES: answer(queues), **of_queue}
     async with serve(by_path(answers)) as upstream, Exporter("prefect", upstream.url, **SLOW) as exporter:
-        state = await exporter.poll()
+        state = await poll_until_late(exporter, upstream, 7, 11, 15, hang=4)
         assert state.published
         assert [one.name for one in state.published.snapshot.queues] == [f"q{number}" for number in readable]
         assert {one.reason for one in state.published.snapshot.unreadable} == {"timeout"}
@@ -933,7 +951,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2 -subj /CN=test"
         files = ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")]
         names = ["-addext", f"subjectAltName={alternative}"]
-        subprocess.run([*command.split(), *files, *names], check=True, capture_output=True, timeout=10)
+        subprocess.run([*command.split(), *files, *names], check=True, capture_output=True, timeout=PATIENCE)
     return folder
 
 

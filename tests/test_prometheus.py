@@ -117,19 +117,21 @@ def test_series_go_stale_after_a_source_has_died(
     config = tmp_path / "config.yml"
     config.write_text(
         "sources:\n"
-        f"- {{system: prefect, name: mortal, url: '{server.api_url}', interval: 1s, timeout: 2s, stale_after: 4s}}\n"
+        f"- {{system: prefect, name: mortal, url: '{server.api_url}', interval: 1s, timeout: 10s, stale_after: 12s,"
+        " collect: [queues]}\n"
     )
     with exporter(tmp_path, f"--config.file={config}") as running:
         prometheus = start_prometheus([running.address])
         prometheus.wait_for('concurrency_queue_active_slots{source="mortal"}')
         server.stop()
         prometheus.wait_for('concurrency_exporter_source_up{source="mortal"} == 0')
-        # Within a minute, and not the five for which Prometheus would go on showing a series that just was not there.
-        prometheus.wait_for('absent(concurrency_queue_active_slots{source="mortal"})')
+        # Before the five minutes for which Prometheus would go on showing a series that just was not there.
+        gone = '(up == 1) unless on () concurrency_queue_active_slots{source="mortal"}'
+        prometheus.wait_for(gone, timeout=240)
         assert prometheus.query('{__name__=~"concurrency_(queue|pool|limit)_.+"}') == []
         prometheus.wait_for("up == 1")
         assert (
-            prometheus.query('time() - concurrency_exporter_last_success_timestamp_seconds{source="mortal"}')[0][1] > 4
+            prometheus.query('time() - concurrency_exporter_last_success_timestamp_seconds{source="mortal"}')[0][1] > 11
         )
         assert prometheus.log_problems() == []
 
