@@ -1,5 +1,6 @@
 """Each rule of the configuration has a file in `config/bad`, and beside it exactly what the user is told."""
 
+import json
 import logging
 import os
 import re
@@ -146,6 +147,7 @@ def test_what_a_file_says_is_what_the_configuration_holds() -> None:
         "max_series": 1000,
         "collect": ("queues", "limits"),
         "authorization": None,
+        "http_headers": {},
         "proxy_url": "http://proxy:3128",
         "concurrency": 32,
     }
@@ -275,6 +277,9 @@ NOTHING = "nothing to poll: give --config.file, set PREFECT_API_URL or CLORO_API
 NOT_A_URL = "environment: PREFECT_API_URL: is not a URL; write it like http://host:4200/api"
 
 
+UNCARRIED = "has characters that a header can't carry: it takes printable ASCII, without spaces around it"
+
+
 @pytest.mark.parametrize(
     ("environment", "mistakes"),
     [
@@ -297,8 +302,31 @@ NOT_A_URL = "environment: PREFECT_API_URL: is not a URL; write it like http://ho
             ],
         ),
         (
-            URL | {"PREFECT_API_AUTH_STRING": CANARY},
-            ["environment: PREFECT_API_AUTH_STRING: is not of the form user:password"],
+            URL | {"PREFECT_API_AUTH_STRING": "\udcff"},
+            ["environment: PREFECT_API_AUTH_STRING: has a character that is not Unicode"],
+        ),
+        (
+            URL | {"PREFECT_API_KEY": f"{CANARY}é", "CLORO_API_KEY": f"{CANARY}\nX-Injected: 1"},
+            [f"environment: PREFECT_API_KEY: {UNCARRIED}", f"environment: CLORO_API_KEY: {UNCARRIED}"],
+        ),
+        (
+            URL | {"PREFECT_CLIENT_CUSTOM_HEADERS": json.dumps({"X-A": f"{CANARY}\0", "authorization": CANARY})},
+            [
+                f"environment: PREFECT_CLIENT_CUSTOM_HEADERS: X-A: {UNCARRIED}",
+                "environment: PREFECT_CLIENT_CUSTOM_HEADERS: authorization: is a header that can't be set here",
+            ],
+        ),
+        (
+            URL | {"PREFECT_CLIENT_CUSTOM_HEADERS": json.dumps([CANARY])},
+            ['environment: PREFECT_CLIENT_CUSTOM_HEADERS: is not a JSON object of texts, like {"X-Name": "value"}'],
+        ),
+        (
+            URL | {"PREFECT_API_TLS_INSECURE_SKIP_VERIFY": CANARY},
+            ["environment: PREFECT_API_TLS_INSECURE_SKIP_VERIFY: is neither true nor false"],
+        ),
+        (
+            URL | {"PREFECT_API_SSL_CERT_FILE": "/nowhere"},
+            ["environment: PREFECT_API_SSL_CERT_FILE: can't read the file /nowhere: No such file or directory"],
         ),
         (
             URL | {"PREFECT_API_KEY": f"\udcff{CANARY}", "CLORO_API_KEY": f"\udcff{CANARY}"},
@@ -323,7 +351,12 @@ NOT_A_URL = "environment: PREFECT_API_URL: is not a URL; write it like http://ho
         "blank-url",
         "credentials-in-url",
         "page-of-cloud",
-        "no-colon",
+        "no-colon-bytes",
+        "not-for-a-header",
+        "headers",
+        "no-headers",
+        "boolean",
+        "no-file",
         "bytes",
         "all-bytes",
     ],

@@ -39,6 +39,9 @@ PLACES = (
     "csrf-token",
     "scraper",
     "stranger",
+    "custom-headers",
+    "http_headers.secrets",
+    "http_headers.files",
 )
 CANARIES = {place: f"c4n4ry<&\"+/\\{number}='%>{place.upper()[:3]}" for number, place in enumerate(PLACES)}
 """A secret for each place, of characters that every encoding writes in its own way."""
@@ -82,7 +85,9 @@ def test_a_secret_is_found_in_every_form() -> None:
 
 
 def said(request: Request) -> str:
-    """The secret of a request, decoded."""
+    """The secrets of a request, decoded: of its header `X-Secret`, where it has one."""
+    if secret := request.headers.get("x-secret"):
+        return secret
     scheme, _, sent = request.headers.get("authorization", "").partition(" ")
     return base64.b64decode(sent).decode().partition(":")[2] if scheme == "Basic" else sent
 
@@ -116,7 +121,7 @@ def echoes() -> list[Callable[[Request], bytes]]:
         ]
 
     ways: list[Callable[[Request], str]] = [
-        lambda request: request.headers.get("authorization", ""),
+        lambda request: f"{request.headers.get('authorization', '')} {request.headers.get('x-secret', '')}",
         said,
         lambda request: urllib.parse.quote(said(request)),
         lambda request: html.escape(said(request)),
@@ -153,7 +158,7 @@ class Echo:
 
 
 def sources(folder: Path, url: str) -> list[dict[str, Any]]:
-    for place in ("credentials_file", "password_file"):
+    for place in ("credentials_file", "password_file", "http_headers.files"):
         (folder / place).write_text(f"{CANARIES[place]}\n")
     key = {"credentials": CANARIES["authorization.credentials"]}
     kinds: dict[str, dict[str, Any]] = {
@@ -161,6 +166,8 @@ def sources(folder: Path, url: str) -> list[dict[str, Any]]:
         "key-file": {"authorization": {"credentials_file": "credentials_file"}},
         "password": {"basic_auth": {"username": "user", "password": CANARIES["basic_auth.password"]}},
         "password-file": {"basic_auth": {"username": "user", "password_file": "password_file"}},
+        "header": {"authorization": key, "http_headers": {"X-Secret": {"secrets": [CANARIES["http_headers.secrets"]]}}},
+        "header-file": {"authorization": key, "http_headers": {"X-Secret": {"files": ["http_headers.files"]}}},
     }
     times = {"interval": "50ms", "timeout": "10s", "stale_after": "1m"}
     return [
@@ -257,6 +264,14 @@ MISPLACED = [
     "sources:\n- {name: a, system: cloro, authorization: {credentials: '%(secret)s', credentials_file: exporter.yml}}",
     "sources:\n- {name: a, system: cloro, authorization: {credentials: '%(secret)s', type: '%(secret)s'}}",
     "sources:\n- {name: a, system: cloro, basic_auth: {username: a, password: '%(secret)s'}}",
+    "sources:\n- {name: a, system: cloro, http_headers: '%(secret)s'}",
+    "sources:\n- {name: a, system: cloro, http_headers: {X-A: '%(secret)s'}}",
+    "sources:\n- {name: a, system: cloro, http_headers: {X-A: {secrets: '%(secret)s'}}}",
+    "sources:\n- {name: a, system: cloro, http_headers: {X-A: {secrets: ['%(secret)s\u00e9']}}}",
+    "sources:\n- {name: a, system: cloro, http_headers: {Cookie: {secrets: ['%(secret)s'], a: '%(secret)s'}}}",
+    "sources:\n- {name: a, system: cloro, http_headers: {Host: {secrets: ['%(secret)s']}}}",
+    "sources:\n- {name: a, system: cloro, tls_config: {cert: '%(secret)s', key: '%(secret)s'}}",
+    "sources:\n- {name: a, system: cloro, tls_config: {key: ['%(secret)s']}}",
     "sources:\n- {name: a, system: cloro, url: 'http://user:%(secret)s@x'}",
     "sources:\n- {name: a, system: cloro, proxy_url: 'http://user:%(secret)s@x'}",
     "sources:\n- {name: a, system: cloro, proxy_url: 'http://user:%(secret)s@x/?'}",
@@ -297,6 +312,7 @@ VARIABLES = {
     "PREFECT_API_KEY": CANARIES["PREFECT_API_KEY"],
     "CLORO_API_KEY": CANARIES["CLORO_API_KEY"],
     "PREFECT_API_AUTH_STRING": f"user:{CANARIES['PREFECT_API_AUTH_STRING']}",
+    "PREFECT_CLIENT_CUSTOM_HEADERS": json.dumps({"X-Secret": CANARIES["custom-headers"]}),
 }
 
 
@@ -304,7 +320,15 @@ VARIABLES = {
     "variables",
     [
         VARIABLES | {"PREFECT_API_URL": f"http://user:{CANARIES['PREFECT_API_KEY']}@x/api"},
-        VARIABLES | {"PREFECT_API_URL": "http://x", "PREFECT_API_AUTH_STRING": CANARIES["PREFECT_API_AUTH_STRING"]},
+        VARIABLES
+        | {"PREFECT_API_URL": "http://x", "PREFECT_API_AUTH_STRING": "\ud800" + CANARIES["PREFECT_API_AUTH_STRING"]},
+        VARIABLES | {"PREFECT_API_URL": "http://x", "PREFECT_CLIENT_CUSTOM_HEADERS": CANARIES["custom-headers"]},
+        VARIABLES
+        | {
+            "PREFECT_API_URL": "http://x",
+            "PREFECT_CLIENT_CUSTOM_HEADERS": json.dumps({"X-A": CANARIES["custom-headers"] + "\n"}),
+        },
+        VARIABLES | {"PREFECT_API_URL": "http://x", "PREFECT_API_TLS_INSECURE_SKIP_VERIFY": CANARIES["custom-headers"]},
         {"CLORO_API_KEY": "\ud800" + CANARIES["CLORO_API_KEY"]},
         {"PREFECT_API_URL": "http://x", "PREFECT_API_KEY": "\ud800" + CANARIES["PREFECT_API_KEY"]},
     ],
@@ -315,14 +339,19 @@ def test_no_mistake_in_the_environment_shows_a_secret(variables: dict[str, str])
     assert found(repr(raised.value.mistakes), CANARIES) == []
 
 
-@pytest.mark.parametrize("flags", [["--help"], ["--nonsense"], ["--dry-run"], ["--dry-run", "with the key"]])
+@pytest.mark.parametrize(
+    "flags",
+    [["--help"], ["--nonsense"], ["--dry-run"], ["--dry-run", "with the key"], ["--dry-run", "without a colon"]],
+)
 def test_the_environment_is_not_shown(flags: list[str]) -> None:
     with serving(Echo()) as upstream:
         variables = VARIABLES | {"PREFECT_API_URL": f"{upstream.url}/api"}
         if flags[0] == "--dry-run":
             del variables["CLORO_API_KEY"]  # cloro's own address is not to be asked
-        if flags[1:]:
+        if flags[1:] == ["with the key"]:
             del variables["PREFECT_API_AUTH_STRING"]
+        elif flags[1:]:
+            variables["PREFECT_API_AUTH_STRING"] = CANARIES["PREFECT_API_AUTH_STRING"]
         _, output = outcome("--log.level=debug", flags[0], **variables)
     assert output
     assert found(output, CANARIES) == []

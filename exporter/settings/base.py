@@ -17,6 +17,12 @@ from pydantic import (
 )
 
 
+def check_unicode(value: object) -> None:
+    """Raise `ValueError` for a text with half of a surrogate pair."""
+    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+        raise ValueError("has a character that is not Unicode")
+
+
 class Settings(BaseModel):
     """A part of the configuration: unknown keys are errors, and a value never shows a secret."""
 
@@ -28,9 +34,7 @@ class Settings(BaseModel):
     @classmethod
     def _encodable(cls, value: object) -> object:
         """YAML and the environment can bring half of a surrogate pair, which no metric and no header can carry."""
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if isinstance(text, str) and re.search("[\ud800-\udfff]", text):
-            raise ValueError("has a character that is not Unicode")
+        check_unicode(value.get_secret_value() if isinstance(value, SecretStr) else value)
         return value
 
 

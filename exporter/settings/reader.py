@@ -202,6 +202,9 @@ class _Place:
 def _place(loc: tuple[int | str, ...], model: type[BaseModel]) -> _Place:
     place = _Place(model)
     for part in loc:
+        if part == "[key]":
+            # pydantic says so where the key itself is the mistake.
+            continue
         if part in place.members:
             # pydantic names the word that chose a member of the union, which is no key of the document.
             model = place.members[str(part)]

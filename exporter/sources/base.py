@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr, model_
 from exporter.model import FailureReason, RateLimit, Retirement, Snapshot
 from exporter.settings.base import Settings
 from exporter.shard import WHOLE, Shard
-from exporter.sources.http_config import Authorization, BasicAuth, HttpUrl, Seconds, TlsConfig
+from exporter.sources.http_config import NO_HEADERS, Authorization, BasicAuth, HttpHeaders, HttpUrl, Seconds, TlsConfig
 
 T = TypeVar("T")
 
@@ -120,6 +120,8 @@ class SourceConfig(Settings):
     """Credentials for the `Authorization` header."""
     basic_auth: BasicAuth | None = None
     """User name and password."""
+    http_headers: HttpHeaders = NO_HEADERS
+    """Further headers, by name, to send with each request: such as those that a gateway in front of the API wants."""
     tls_config: TlsConfig = TlsConfig()
     """How to trust an `https` upstream, and an `https` proxy."""
     proxy_url: HttpUrl | None = None
@@ -156,7 +158,8 @@ class SourceConfig(Settings):
     @property
     def upstream(self) -> tuple[object, ...]:
         """What tells whose data it is: while it is equal, a snapshot taken with other settings is not another's."""
-        return self.system_name, self.url, self.tls_config.server_name
+        # A gateway may choose by a header, or by the name in the TLS handshake, who answers.
+        return self.system_name, self.url, self.tls_config.server_name, self.http_headers
 
     def build(self, count_request: CountRequest) -> Source:
         """The source that this configures."""

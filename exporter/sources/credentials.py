@@ -6,31 +6,36 @@ import json
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pydantic import SecretStr
 
 from exporter.sources.base import SourceConfig, SourceError
+from exporter.sources.http_config import HttpHeader, check_carried, read_secret
 
 _QUOTED_CHARACTERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What goes into the request, and what must never come out again."""
+    """Headers that go into the request, and the secrets in them, which must never come out again."""
 
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: tuple[tuple[str, str], ...] = ()
     secrets: tuple[str, ...] = ()
+
+    def __add__(self, other: "Credentials") -> "Credentials":
+        """All headers and all secrets of both."""
+        return Credentials(self.headers + other.headers, self.secrets + other.secrets)
 
     def with_tokens(self, tokens: Mapping[str, str]) -> "Credentials":
         """Further headers that are to be sent, and to be kept as secret."""
-        return Credentials(self.headers | dict(tokens), (*self.secrets, *tokens.values()))
+        return self + Credentials(tuple(tokens.items()), tuple(tokens.values()))
 
     def quote(self, text: str) -> str:
         """Upstream's words, which may repeat ours: in one short line of printable characters, without the secrets."""
-        forms = {form for secret in self.secrets for form in _forms(secret)}
+        forms = {form for secret in self.secrets if secret for form in _forms(secret)}
         for form in sorted(forms, key=len, reverse=True):
             text = re.sub(re.escape(form), "<secret>", text, flags=re.IGNORECASE)
         text = re.sub(r"\s+", " ", text)
@@ -47,25 +52,53 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def read_credentials(config: SourceConfig) -> Credentials:
-    """The `Authorization` header, if any, from secrets that are read now. Raises `SourceError`, `auth`."""
+    """The headers that prove who we are, with secrets that are read now. Raises `SourceError`, `auth`."""
+    return _authorization(config) + sum(
+        (_header(name, header) for name, header in config.http_headers.items()), Credentials()
+    )
+
+
+def _authorization(config: SourceConfig) -> Credentials:
     if authorization := config.authorization:
         secret = _secret("authorization.credentials", authorization.credentials, authorization.credentials_file)
-        return Credentials({"Authorization": f"{authorization.type} {secret}"}, (secret,))
+        secrets: tuple[str, ...] = (secret,)
+        if authorization.type.lower() == "basic":
+            secrets += _within_basic(secret)
+        return Credentials((("Authorization", f"{authorization.type} {secret}"),), secrets)
     if basic_auth := config.basic_auth:
-        secret = _secret("basic_auth.password", basic_auth.password, basic_auth.password_file)
+        secret = _secret("basic_auth.password", basic_auth.password, basic_auth.password_file, must_fit=False)
         encoded = base64.b64encode(f"{basic_auth.username}:{secret}".encode()).decode()
-        return Credentials({"Authorization": f"Basic {encoded}"}, (secret, encoded))
+        return Credentials((("Authorization", f"Basic {encoded}"),), (secret, encoded))
     return Credentials()
 
 
-def _secret(key: str, value: SecretStr | None, file: Path | None) -> str:
-    """A secret from the configuration or from its file; raises `SourceError` where it can't be sent."""
+def _within_basic(encoded: str) -> tuple[str, ...]:
+    """What is secret in `user:password`, encoded; all of it where there is no colon."""
     try:
-        secret = file.read_text(encoding="utf-8").strip() if file else value.get_secret_value() if value else ""
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SourceError("auth", f"can't read {key}_file {file}: {reason}") from None
-    if not secret or not secret.isprintable() or not secret.isascii():
-        where = f"{key}_file {file}" if file else key
-        raise SourceError("auth", f"{where} is empty, or has characters that a header can't carry")
+        text = base64.b64decode(encoded, validate=True).decode()
+    except ValueError:
+        return ()
+    return text, text.partition(":")[2]
+
+
+def _header(name: str, header: HttpHeader) -> Credentials:
+    secrets = [_secret(f"http_headers.{name}.secrets", secret, None) for secret in header.secrets]
+    secrets += [_secret(f"http_headers.{name}.files", None, file) for file in header.files]
+    return Credentials(tuple((name, value) for value in (*header.values, *secrets)), tuple(secrets))
+
+
+def _secret(key: str, value: SecretStr | None, file: Path | None, *, must_fit: bool = True) -> str:
+    """A secret from the configuration or from its file; raises `SourceError` where it can't be sent.
+
+    It `must_fit` into a header as it is, unless it is encoded first.
+    """
+    key = f"{key}_file" if file and not key.endswith(".files") else key
+    try:
+        secret = read_secret(file) if file else value.get_secret_value() if value else ""
+        if must_fit:
+            check_carried(secret)
+    except OSError as error:
+        raise SourceError("auth", f"can't read {key} {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise SourceError("auth", f"{key} {file or ''}".rstrip() + f" {error}") from None
     return secret

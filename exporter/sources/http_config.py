@@ -4,13 +4,13 @@ import re
 import ssl
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 
 import httpx
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from exporter.settings.base import ExistingFile, Settings
+from exporter.settings.base import ExistingFile, Settings, check_unicode
 from exporter.settings.tls import TRUST, VERSIONS, Version, as_file
 
 _DURATION = re.compile(
@@ -60,8 +60,69 @@ def _http_url(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}".rstrip("/")
 
 
+def check_carried(text: str) -> None:
+    """Raise `ValueError` for what no header can carry, with a message that follows a key and shows no secret."""
+    check_unicode(text)
+    if not text:
+        raise ValueError("is empty")
+    if not text.isascii() or not text.isprintable() or text != text.strip(" "):
+        raise ValueError("has characters that a header can't carry: it takes printable ASCII, without spaces around it")
+
+
+def _carried(value: str) -> str:
+    check_carried(value)
+    return value
+
+
+def _carried_secret(value: SecretStr) -> SecretStr:
+    check_carried(value.get_secret_value())
+    return value
+
+
+def _carried_file(path: Path) -> Path:
+    try:
+        check_carried(read_secret(path))
+    except OSError as error:
+        raise ValueError(f"can't read the file {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
+    return path
+
+
+def read_secret(path: Path) -> str:
+    """What a file says, without the white space around it. Raises `OSError`, and `ValueError` if it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+
+
+_RESERVED: Final = frozenset(
+    {
+        # Those of Prometheus.
+        *("authorization", "host", "content-encoding", "content-length", "content-type", "user-agent", "connection"),
+        *("keep-alive", "proxy-authenticate", "proxy-authorization", "www-authenticate", "accept-encoding"),
+        *("x-prometheus-remote-write-version", "x-prometheus-remote-read-version"),
+        *("x-prometheus-scrape-timeout-seconds", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256"),
+        # They would change how a request is framed or answered, or are the client's own.
+        *("expect", "te", "trailer", "transfer-encoding", "upgrade", "prefect-csrf-token", "prefect-csrf-client"),
+    }
+)
+
+
+def _header_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+        raise ValueError("is not the name of a header")
+    if name.lower() in _RESERVED:
+        raise ValueError("is a header that can't be set here")
+    return name
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HeaderValue = Annotated[str, AfterValidator(_carried)]
+HeaderSecret = Annotated[SecretStr, AfterValidator(_carried_secret)]
+HeaderFile = Annotated[ExistingFile, AfterValidator(_carried_file)]
 
 
 class Authorization(Settings):
@@ -69,9 +130,9 @@ class Authorization(Settings):
 
     type: Annotated[str, AfterValidator(_scheme)] = "Bearer"
     """Scheme of the `Authorization` header."""
-    credentials: SecretStr | None = None
+    credentials: HeaderSecret | None = None
     """The credentials themselves."""
-    credentials_file: ExistingFile | None = None
+    credentials_file: HeaderFile | None = None
     """File with the credentials, read again at every poll."""
 
     @model_validator(mode="after")
@@ -81,13 +142,19 @@ class Authorization(Settings):
         return self
 
 
+def _user_name(value: str) -> str:
+    if ":" in value:
+        raise ValueError("has a colon, which would end the user name")
+    return value
+
+
 class BasicAuth(Settings):
     """`basic_auth`, as in Prometheus."""
 
-    username: str
+    username: Annotated[str, AfterValidator(_user_name)]
     """User name."""
     password: SecretStr | None = None
-    """Password."""
+    """Password; it may be empty."""
     password_file: ExistingFile | None = None
     """File with the password, read again at every poll."""
 
@@ -96,6 +163,41 @@ class BasicAuth(Settings):
         if (self.password is None) == (self.password_file is None):
             raise ValueError("set one of password and password_file")
         return self
+
+
+class HttpHeader(Settings):
+    """One of `http_headers`, as in Prometheus: the header is sent once with each of these."""
+
+    values: tuple[HeaderValue, ...] = Field(default=(), strict=False)
+    """Values that may be shown."""
+    secrets: tuple[HeaderSecret, ...] = Field(default=(), strict=False)
+    """Values that are never shown."""
+    files: tuple[HeaderFile, ...] = Field(default=(), strict=False)
+    """Files with such values, read again at every poll."""
+
+    @model_validator(mode="after")
+    def _has_a_value(self) -> Self:
+        if not (self.values or self.secrets or self.files):
+            raise ValueError("has no value; set values, secrets or files")
+        return self
+
+
+class _Headers(dict[str, HttpHeader]):
+    """Can be hashed, as the settings that it belongs to."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+
+def _each_once(headers: dict[str, HttpHeader]) -> _Headers:
+    names = [name.lower() for name in headers]
+    if twice := [name for name in headers if names.count(name.lower()) > 1]:
+        raise ValueError(f"has {' and '.join(twice)}, which are one header")
+    return _Headers(headers)
+
+
+HttpHeaders = Annotated[dict[Annotated[str, AfterValidator(_header_name)], HttpHeader], AfterValidator(_each_once)]
+NO_HEADERS: Final = _Headers()
 
 
 class TlsConfig(Settings):

@@ -1,0 +1,246 @@
+"""Credentials and further headers as upstream gets them, and what no header can carry."""
+
+import base64
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from exporter.config import _OF_PREFECTS_CLIENT_ONLY, from_environment, load
+from exporter.settings.reader import ConfigError
+from tests.harness.programs import prefect_python
+from tests.harness.upstream import answer, serve, serving
+from tests.test_credentials import GOOD, polled, source
+from tests.test_faults import Exporter
+from tests.test_secrets import outcome
+
+STATUS = answer({"queuedTasks": 1, "processingTasks": 0, "concurrency": None})
+URL = "PREFECT_API_URL"
+
+
+def basic(text: str) -> str:
+    return f"Basic {base64.b64encode(text.encode()).decode()}"
+
+
+async def test_headers_are_sent_with_each_request(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-file\n")
+    headers = {
+        "CF-Access-Client-Id": {"values": ["id"]},
+        "CF-Access-Client-Secret": {"secrets": ["secret"]},
+        "X-Token": {"files": ["token"]},
+        "Cookie": {"secrets": ["a=b"]},
+        "X-All": {"values": ["1"], "secrets": ["2"], "files": ["token"]},
+    }
+    async with serve(GOOD) as upstream:
+        code, output = await polled(
+            tmp_path, source("p", f"{upstream.url}/api", system="prefect", http_headers=headers)
+        )
+        assert code == 0, output
+        assert len(upstream.requests) > 3
+        for request in upstream.requests:
+            got = request.headers
+            assert got["authorization"] == "Bearer of-p"
+            assert (got["cf-access-client-id"], got["cf-access-client-secret"]) == ("id", "secret")
+            assert (got["x-token"], got["cookie"], got["x-all"]) == ("from-file", "a=b", "from-file")
+
+
+async def test_a_header_may_have_several_values() -> None:
+    sent: list[str] = []
+
+    async def talk(reader: Any, writer: Any) -> None:
+        sent.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(STATUS)
+        await writer.drain()
+
+    async with serve(lambda _: STATUS) as upstream:
+        upstream.talk = talk
+        headers = {"X-All": {"values": ["1", "2"], "secrets": ["3"]}}
+        async with Exporter("cloro", upstream.url, http_headers=headers) as exporter:
+            assert (await exporter.poll()).outcome == "success"
+    assert [line for line in sent[0].split("\r\n") if line.startswith("X-All")] == ["X-All: 1", "X-All: 2", "X-All: 3"]
+
+
+async def test_a_file_of_a_header_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("old")
+    async with serve(lambda _: STATUS) as upstream:
+        headers = {"X-Token": {"files": [str(file)]}}
+        async with Exporter("cloro", upstream.url, http_headers=headers) as exporter:
+            assert (await exporter.poll()).outcome == "success"
+            file.write_text("new\n")
+            assert (await exporter.poll()).outcome == "success"
+            file.write_text("n\new")
+            state = await exporter.poll()
+            assert state.failure
+            assert state.failure.reason == "auth"
+            assert state.failure.message.startswith(f"http_headers.X-Token.files {file} has characters that a header")
+            file.unlink()
+            state = await exporter.poll()
+            assert state.failure
+            assert state.failure.message == f"can't read http_headers.X-Token.files {file}: No such file or directory"
+    assert [request.headers["x-token"] for request in upstream.requests] == ["old", "new"]
+
+
+async def test_other_headers_are_another_upstreams_data() -> None:
+    """A gateway may choose by them who answers."""
+    async with serve(lambda _: STATUS) as upstream:
+        async with Exporter("cloro", upstream.url, http_headers={"X-Tenant": {"values": ["a"]}}) as exporter:
+            await exporter.poll()
+            assert await exporter.observed()
+            await exporter.change(http_headers={"X-Tenant": {"values": ["b"]}})
+            assert not await exporter.observed()
+
+
+@pytest.mark.parametrize(
+    ("username", "password"), [("user", ""), ("", "password"), ("", ""), ("úser", "pässwörd 🔑"), ("user", " a:b\n")]
+)
+async def test_basic_auth_carries_any_password(username: str, password: str) -> None:
+    async with serve(lambda _: STATUS) as upstream:
+        settings = {"authorization": None, "basic_auth": {"username": username, "password": password}}
+        async with Exporter("prefect", upstream.url, **settings) as exporter:
+            await exporter.poll()
+    assert upstream.requests[0].headers["authorization"] == basic(f"{username}:{password}")
+
+
+@pytest.mark.parametrize(
+    ("content", "password"), [(b"", ""), (b"\n", ""), ("pässwörd\r\n".encode(), "pässwörd"), (b" a b\n", "a b")]
+)
+async def test_a_password_file_may_hold_any_text(content: bytes, password: str, tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(content)
+    async with serve(lambda _: STATUS) as upstream:
+        basic_auth = {"username": "user", "password_file": str(tmp_path / "password")}
+        async with Exporter("prefect", upstream.url, basic_auth=basic_auth) as exporter:
+            await exporter.poll()
+    assert upstream.requests[0].headers["authorization"] == basic(f"user:{password}")
+
+
+@pytest.mark.parametrize(
+    ("variables", "header"),
+    [
+        ({"PREFECT_API_AUTH_STRING": "user:password\n"}, basic("user:password")),
+        ({"PREFECT_API_AUTH_STRING": "user:\r\n"}, basic("user:")),
+        ({"PREFECT_API_AUTH_STRING": "user"}, basic("user")),
+        ({"PREFECT_API_AUTH_STRING": "passwört"}, basic("passwört")),
+        ({"PREFECT_API_AUTH_STRING": ":pässwort"}, basic(":pässwort")),
+        ({"PREFECT_API_KEY": "pnu_key\n"}, "Bearer pnu_key"),
+    ],
+)
+def test_the_environment_is_read_as_prefects_client_reads_it(variables: dict[str, str], header: str) -> None:
+    with serving(GOOD) as upstream:
+        variables[URL] = f"{upstream.url}/api\n"
+        variables["PREFECT_CLIENT_CUSTOM_HEADERS"] = '{"CF-Access-Client-Id": "id", "X-B": "b"}\n'
+        code, output = outcome("--dry-run", **variables)
+    assert code == 0, output
+    for request in upstream.requests:
+        assert request.headers["authorization"] == header
+        assert (request.headers["cf-access-client-id"], request.headers["x-b"]) == ("id", "b")
+
+
+def test_certificates_of_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("none")
+    url = {URL: "https://localhost/api"}
+    with pytest.raises(ConfigError) as raised:
+        from_environment(url | {"PREFECT_API_SSL_CERT_FILE": str(file)})
+    assert raised.value.mistakes == [
+        f"environment: PREFECT_API_SSL_CERT_FILE: ca_file {file} has no certificate in PEM"
+    ]
+    for yes in ("true", "1", "True\n", "yes"):
+        # As in Prefect's client, which then does not look at the file.
+        variables = {"PREFECT_API_SSL_CERT_FILE": str(file), "PREFECT_API_TLS_INSECURE_SKIP_VERIFY": yes}
+        assert from_environment(url | variables).sources[0].tls_config.insecure_skip_verify
+    assert not from_environment(url | {"PREFECT_API_TLS_INSECURE_SKIP_VERIFY": "0"}).sources[0].tls_config.files
+
+
+def test_variables_of_prefects_client_that_are_not_used_are_named_once() -> None:
+    variables = {URL: "http://localhost:4200/api", "PREFECT_API_ENABLE_HTTP2": "true", "PREFECT_PROFILE": "work"}
+    with capture_logs() as logs:
+        from_environment(variables | {"PREFECT_LOGGING_LEVEL": "DEBUG", "PREFECT_CLIENT_MAX_RETRIES": ""})
+    assert [(one["log_level"], one["variables"]) for one in logs] == [
+        ("warning", "PREFECT_API_ENABLE_HTTP2,PREFECT_PROFILE")
+    ]
+    with capture_logs() as logs:
+        from_environment({URL: "http://localhost:4200/api", "PREFECT_API_KEY": "key"})
+        from_environment({"CLORO_API_KEY": "key", "PREFECT_PROFILE": "work"})
+    assert not logs
+
+
+HONOURED = {"URL", "AUTH_STRING", "KEY", "SSL_CERT_FILE", "TLS_INSECURE_SKIP_VERIFY"}
+NOT_OF_THE_CONNECTION = {"PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "PREFECT_CLIENT_METRICS"}
+
+
+def test_every_setting_of_the_newest_client_is_known() -> None:
+    """One that a newer Prefect brings is either used, warned of, or has nothing to do with the connection."""
+    program = """
+from prefect.settings.models.api import APISettings
+from prefect.settings.models.client import ClientSettings
+for prefix, model in (("PREFECT_API_", APISettings), ("PREFECT_CLIENT_", ClientSettings)):
+    for name in model.model_fields:
+        print(prefix + name.upper())
+"""
+    done = subprocess.run([prefect_python(), "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    honoured = {f"PREFECT_API_{name}" for name in HONOURED} | {"PREFECT_CLIENT_CUSTOM_HEADERS"}
+    of_profiles = {"PREFECT_PROFILE", "PREFECT_PROFILES_PATH"}
+    assert set(done.stdout.split()) == honoured | NOT_OF_THE_CONNECTION | (_OF_PREFECTS_CLIENT_ONLY - of_profiles)
+
+
+UNCARRIED = "has characters that a header can't carry"
+FILES = {"lines": b"a\nb", "latin": "é".encode(), "bytes": b"\xff", "empty": b" \n"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "mistake"),
+    [
+        ({"authorization": {"credentials": "a\nb"}}, f"authorization.credentials: {UNCARRIED}"),
+        ({"authorization": {"credentials": "é"}}, f"authorization.credentials: {UNCARRIED}"),
+        ({"authorization": {"credentials": " a"}}, f"authorization.credentials: {UNCARRIED}"),
+        ({"authorization": {"credentials": ""}}, "authorization.credentials: is empty"),
+        (
+            {"authorization": {"credentials_file": "lines"}},
+            f"authorization.credentials_file: {{folder}}/lines {UNCARRIED}",
+        ),
+        (
+            {"authorization": {"credentials_file": "latin"}},
+            f"authorization.credentials_file: {{folder}}/latin {UNCARRIED}",
+        ),
+        (
+            {"authorization": {"credentials_file": "bytes"}},
+            "authorization.credentials_file: {folder}/bytes is not UTF-8",
+        ),
+        ({"authorization": {"credentials_file": "empty"}}, "authorization.credentials_file: {folder}/empty is empty"),
+        ({"http_headers": {"X-A": {"values": ["a\x7f"]}}}, f"http_headers.X-A.values[0]: {UNCARRIED}"),
+        ({"http_headers": {"X-A": {"secrets": ["a", "\r\n"]}}}, f"http_headers.X-A.secrets[1]: {UNCARRIED}"),
+        ({"http_headers": {"X-A": {"files": ["lines"]}}}, f"http_headers.X-A.files[0]: {{folder}}/lines {UNCARRIED}"),
+        (
+            {"http_headers": {"X-A": {"files": ["none"]}}},
+            "http_headers.X-A.files[0]: can't read the file {folder}/none",
+        ),
+        ({"http_headers": {"X-A": {}}}, "http_headers.X-A: has no value; set values, secrets or files"),
+        ({"http_headers": {"X-A": {"value": ["a"]}}}, "http_headers.X-A.value: unknown key; did you mean 'values'?"),
+        ({"http_headers": {"X A": {"values": ["a"]}}}, "http_headers.X A: is not the name of a header"),
+        ({"http_headers": {"X-A:": {"values": ["a"]}}}, "http_headers.X-A:: is not the name of a header"),
+        ({"http_headers": {"": {"values": ["a"]}}}, "http_headers.: is not the name of a header"),
+        (
+            {"http_headers": {"X-A": {"values": ["a"]}, "x-a": {"values": ["a"]}}},
+            "http_headers: has X-A and x-a, which are one header",
+        ),
+        *(
+            ({"http_headers": {name: {"values": ["a"]}}}, f"http_headers.{name}: is a header that can't be set here")
+            for name in ("Authorization", "HOST", "content-type", "Content-Length", "User-Agent", "Transfer-Encoding")
+        ),
+        ({"basic_auth": {"username": "a:b", "password": ""}}, "basic_auth.username: has a colon"),
+        ({"basic_auth": {"username": "a"}}, "basic_auth: set one of password and password_file"),
+    ],
+)
+def test_what_no_header_can_carry_is_a_mistake(tmp_path: Path, settings: dict[str, Any], mistake: str) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    path = tmp_path / "exporter.yml"
+    path.write_text(json.dumps({"sources": [{"name": "a", "system": "prefect", "url": "http://x", **settings}]}))
+    with pytest.raises(ConfigError) as raised:
+        load(path)
+    (said,) = raised.value.mistakes
+    assert f"sources[0].{mistake.format(folder=tmp_path)}" in said
