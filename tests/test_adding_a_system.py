@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.harness.documents import blocks
-from tests.harness.process import answers, free_port, running
+from tests.harness.process import PATIENCE, answers, free_port, running
 from tests.harness.programs import ROOT
 from tests.harness.upstream import Answer, answer, serve
 
@@ -65,7 +65,7 @@ async def served(tree: Path, what: Answer) -> tuple[list[str], str]:
         def scrape() -> tuple[str, str]:
             with running(command, log=tree / "log", cwd=tree) as process:
                 process.wait_until(answers(f"http://127.0.0.1:{port}/-/ready"), what="it is ready")
-                metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+                metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=PATIENCE).text
                 return metrics, process.log_text().replace(upstream.url, UPSTREAM)
 
         metrics, log = await asyncio.to_thread(scrape)

@@ -22,6 +22,7 @@ from exporter.metrics.observed import OBSERVED
 from exporter.metrics.own import OWN
 from tests.harness.alertmanager import alertmanager
 from tests.harness.mutants import Bench, Mutant
+from tests.harness.process import PATIENCE
 from tests.harness.promql import ALERTS, TARGET, undeclared
 from tests.harness.rules import FILES, UNIT_TESTS, Rule, amtool, copy, load, promtool, rules
 
@@ -506,14 +507,14 @@ def posted(manager: str, alerts: Sequence[dict[str, Any]]) -> dict[frozenset[tup
     """
     url = f"http://{manager}/api/v2/alerts"
     for some in (alerts, LAST):
-        httpx.post(url, json=list(some), trust_env=False).raise_for_status()
+        httpx.post(url, json=list(some), trust_env=False, timeout=PATIENCE).raise_for_status()
 
     def states() -> dict[frozenset[tuple[str, str]], str]:
-        answer = httpx.get(url, trust_env=False).raise_for_status().json()
+        answer = httpx.get(url, trust_env=False, timeout=PATIENCE).raise_for_status().json()
         return {frozenset(alert["labels"].items()): str(alert["status"]["state"]) for alert in answer}
 
     cause, follows = (frozenset(alert["labels"].items()) for alert in LAST)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while states()[follows] != "suppressed":
         assert time.monotonic() < deadline, states()
         time.sleep(0.1)
@@ -591,16 +592,16 @@ def test_one_notification_tells_of_one_cause(tmp_path: Path) -> None:
     with alertmanager(tmp_path, CONFIG) as manager:
         url = f"http://{manager}/api/v2/alerts"
         alerts = [alert for _, some in GROUPS for alert in some]
-        httpx.post(url, json=alerts, trust_env=False).raise_for_status()
+        httpx.post(url, json=alerts, trust_env=False, timeout=PATIENCE).raise_for_status()
 
         def groups() -> set[tuple[str, frozenset[str]]]:
-            answer = httpx.get(f"{url}/groups", trust_env=False).raise_for_status().json()
+            answer = httpx.get(f"{url}/groups", trust_env=False, timeout=PATIENCE).raise_for_status().json()
             return {
                 (group["receiver"]["name"], frozenset(named(alert["labels"]) for alert in group["alerts"]))
                 for group in answer
             }
 
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while sum(len(found) for _, found in groups()) < len(alerts):
             assert time.monotonic() < deadline, groups()
             time.sleep(0.1)

@@ -14,6 +14,7 @@ from anyio.from_thread import start_blocking_portal
 from tests.harness.alertmanager import alertmanager
 from tests.harness.cloro import KEY, Cloro, error
 from tests.harness.exporter import exporter
+from tests.harness.process import PATIENCE
 from tests.harness.prometheus import PrometheusServer
 from tests.harness.upstream import Answer, Request, Upstream, answer, serve
 
@@ -72,11 +73,11 @@ class Webhook:
                     return alert
             return None
 
-        result: dict[str, Any] = wait_until(found, f"{name} is {status} for {source}; there were {self.alerts}", 120)
+        result: dict[str, Any] = wait_until(found, f"{name} is {status} for {source}; there were {self.alerts}")
         return result
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = 60) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
     deadline = time.monotonic() + timeout
     while not (result := condition()):
         assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"

@@ -321,7 +321,7 @@ def test_a_real_server_fills_the_panels(prefect_server: PrefectServer, tmp_path:
         PrometheusServer(tmp_path, [command.address], config={"rule_files": rules}) as server,
     ):
         # Longer than a step: what looks back in steps begins with the first one that is over.
-        server.wait_for("min(count_over_time(concurrency:slot_utilization:ratio[1m])) > 8", timeout=120)
+        server.wait_for("min(count_over_time(concurrency:slot_utilization:ratio[1m])) > 8")
         chosen = Variables(source="real")
         found = [problem for board in BOARDS.values() for problem in queries(server, board, chosen, EMPTY_AT_FIRST)]
         assert found == []

@@ -27,7 +27,7 @@ from exporter.web import config as web_config
 from tests.harness.alertmanager import alertmanager
 from tests.harness.certificates import authority
 from tests.harness.documents import Block, blocks
-from tests.harness.process import free_port
+from tests.harness.process import PATIENCE, free_port
 from tests.harness.programs import ROOT, kubectl, program
 from tests.harness.promql import declared, undeclared
 from tests.harness.rules import FILES
@@ -196,7 +196,14 @@ LANGUAGES: Final[Mapping[str, Check]] = {"yaml": yaml, "sh": shell, "promql": pr
 def check(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """Run a command that has to succeed; what it prints."""
     done = subprocess.run(
-        command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60
+        command,
+        cwd=cwd,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}"
     return done.stdout

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from exporter import __version__
 from exporter.model import OUTCOMES
 from tests.harness.certificates import authority, certificate
-from tests.harness.process import accepts, free_port, running
+from tests.harness.process import PATIENCE, accepts, free_port, running
 from tests.harness.programs import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -35,7 +35,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the sdist, and the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -121,14 +121,14 @@ def lowest(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     constraints = folder / "constraints.txt"
     constraints.write_text("\n".join(sorted(pins)))
     environment = folder / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True, timeout=PATIENCE)
     pip = [sys.executable, "-m", "pip", "--python", str(environment)]
     done = subprocess.run(
         [*pip, "install", "--quiet", "--no-compile", f"--constraint={constraints}", str(wheel)],
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return [str(environment / "bin" / "concurrency-exporter")]
@@ -138,7 +138,7 @@ def lowest(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.mark.parametrize("installed", ["pipx", "lowest"])
 def test_it_runs_without_the_checkout(installed: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     program: list[str] = request.getfixturevalue(installed)
-    done = subprocess.run([*program, "--version"], capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run([*program, "--version"], capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.stdout.startswith(f"concurrency-exporter {__version__} "), done.stdout + done.stderr
     # With TLS and a password, each of its dependencies has something to do.
     trusted = ssl.create_default_context(cafile=authority(tmp_path))
@@ -151,11 +151,11 @@ def test_it_runs_without_the_checkout(installed: str, request: pytest.FixtureReq
     port = free_port()
     command = [*program, "--demo", f"--web.listen-address=127.0.0.1:{port}", f"--web.config.file={web}"]
     with running(command, log=tmp_path / "log", env=dict(os.environ)) as process:
-        process.wait_until(accepts(port), what="it listens", timeout=60)
+        process.wait_until(accepts(port), what="it listens", timeout=PATIENCE)
         with httpx.Client(
             base_url=f"https://127.0.0.1:{port}", trust_env=False, verify=trusted, auth=("scraper", "secret")
         ) as client:
-            process.wait_until(lambda: client.get("/-/ready").is_success, what="it is ready", timeout=60)
+            process.wait_until(lambda: client.get("/-/ready").is_success, what="it is ready", timeout=PATIENCE)
             status, metrics = client.get("/"), client.get("/metrics")
     assert status.status_code == metrics.status_code == 200
     assert "cloro-demo" in status.text

@@ -37,7 +37,7 @@ OURS = {
 def visit(*urls: str) -> dict[str, Any]:
     """What each page did, in a browser."""
     browser.chromium()
-    found: dict[str, Any] = json.loads(browser.script("pages.mjs", *urls, timeout=120))
+    found: dict[str, Any] = json.loads(browser.script("pages.mjs", *urls))
     return found
 
 

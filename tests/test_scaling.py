@@ -22,6 +22,7 @@ from tests.harness.dashboards import Variables, charts, series
 from tests.harness.documents import blocks
 from tests.harness.exporter import Exporter, exporter
 from tests.harness.prefect import PrefectServer
+from tests.harness.process import PATIENCE
 from tests.harness.programs import ROOT
 from tests.harness.prometheus import PrometheusServer, Vector
 from tests.harness.promql import ALERTS
@@ -229,7 +230,7 @@ def test_each_source_is_a_target(start_prometheus: StartPrometheus, tmp_path: Pa
 
 def notified(prometheus: str) -> bool:
     """Whether a Prometheus has sent an alert."""
-    text = httpx.get(f"{prometheus}/metrics", trust_env=False).text
+    text = httpx.get(f"{prometheus}/metrics", trust_env=False, timeout=PATIENCE).text
     return bool(re.search(r"^prometheus_notifications_sent_total\{.*\} [1-9]", text, re.MULTILINE))
 
 

@@ -11,9 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from exporter.web.server import Server, listen
-
-HANGS = 20
-"""Seconds after which a server that has not ended never will, however busy the machine is."""
+from tests.harness.process import PATIENCE
 
 
 async def is_served(client: httpx.AsyncClient, url: str) -> bool:
@@ -34,9 +32,9 @@ async def test_a_running_request_is_answered_before_the_server_stops() -> None:
 
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server = Server(Starlette(routes=[Route("/", slow)]), graceful_seconds=5)
+    server = Server(Starlette(routes=[Route("/", slow)]), graceful_seconds=PATIENCE)
     serving = asyncio.create_task(server.serve([listener]))
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         answer = asyncio.create_task(client.get(url))
         await arrived.wait()
         server.stop()
@@ -45,7 +43,7 @@ async def test_a_running_request_is_answered_before_the_server_stops() -> None:
         assert not serving.done()
         go_on.set()
         assert (await answer).text == "done"
-    await asyncio.wait_for(serving, HANGS)
+    await asyncio.wait_for(serving, PATIENCE)
 
 
 async def test_nobody_says_for_another_what_he_has_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +55,7 @@ async def test_nobody_says_for_another_what_he_has_asked_for(monkeypatch: pytest
     listener = listen("127.0.0.1", 0)
     server = Server(Starlette(routes=[Route("/", asked)]), graceful_seconds=1)
     serving = asyncio.create_task(server.serve([listener]))
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         forged = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.1"}
         answer = await client.get(f"http://127.0.0.1:{listener.getsockname()[1]}", headers=forged)
     server.stop()
@@ -76,11 +74,11 @@ async def test_a_request_that_hangs_does_not_keep_the_server() -> None:
     listener = listen("127.0.0.1", 0)
     server = Server(Starlette(routes=[Route("/", hangs)]), graceful_seconds=1)
     serving = asyncio.create_task(server.serve([listener]))
-    async with httpx.AsyncClient(trust_env=False, timeout=2 * HANGS) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         answer = asyncio.create_task(client.get(f"http://127.0.0.1:{listener.getsockname()[1]}"))
         await arrived.wait()
         server.stop()
-        await asyncio.wait_for(serving, HANGS)
+        await asyncio.wait_for(serving, PATIENCE)
         await asyncio.wait([answer])
 
 

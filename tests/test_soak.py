@@ -15,8 +15,6 @@ from tests import soak
 from tests.harness.programs import ROOT
 from tests.soak import Held
 
-pytestmark = pytest.mark.timeout(180)
-
 
 async def test_nothing_grows_with_the_polls() -> None:
     held = await soak.polls(300, checkpoints=3)

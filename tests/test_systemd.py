@@ -8,6 +8,7 @@ from configparser import RawConfigParser
 from pathlib import Path
 
 from exporter.flags import DEFAULT_PORT, parser
+from tests.harness.process import PATIENCE
 from tests.harness.programs import ROOT, missing
 
 UNIT = ROOT / "deploy/systemd/concurrency-exporter.service"
@@ -17,7 +18,9 @@ SOCKET = UNIT.with_suffix(".socket")
 def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     if not shutil.which("systemd-analyze"):
         raise missing("systemd-analyze is not on PATH: apt install systemd")
-    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        ["systemd-analyze", *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
 
 
 def section(path: Path, name: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from exporter.settings.reader import ConfigError
 from exporter.web.config import load
 from exporter.web.guard import HEADERS
 from tests.harness.certificates import authority, certificate
+from tests.harness.process import PATIENCE
 from tests.harness.programs import ROOT, program
 from tests.harness.prometheus import PrometheusServer
 from tests.test_web_config import live, served
@@ -62,7 +63,9 @@ async def test_the_example_of_the_documentation_is_served(folder: Path, tmp_path
     clock = Clock(monotonic=lambda: now)
     async with served(live(path), clock) as address:
         context = ssl.create_default_context(cafile=folder / "ca.pem")
-        async with httpx.AsyncClient(verify=context, base_url=f"https://{address}", trust_env=False) as client:
+        async with httpx.AsyncClient(
+            verify=context, base_url=f"https://{address}", trust_env=False, timeout=PATIENCE
+        ) as client:
 
             async def status(auth: tuple[str, str] | None = None) -> int:
                 return (await client.get("/metrics", auth=auth)).status_code
@@ -149,7 +152,7 @@ def test_promtool_takes_and_refuses_the_same_files(folder: Path) -> None:
     for name, content in contents.items():
         paths[name].write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     command: list[str | Path] = [program("promtool"), "check", "web-config", *paths.values()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     theirs = {name: f"{path} SUCCESS" in done.stdout + done.stderr for name, path in paths.items()}
     assert theirs == {name: name not in BAD for name in contents}, done.stderr
     assert {name: is_good(path) for name, path in paths.items()} == {name: name in GOOD for name in contents}
@@ -188,7 +191,7 @@ async def test_prometheus_lets_the_same_users_in(tmp_path: Path) -> None:
 
     async def ask(address: str) -> list[tuple[int, str | None, str]]:
         found = []
-        async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False, timeout=PATIENCE) as client:
             for one in RIGHT + WRONG:
                 answer = await client.get("/-/healthy", headers={b"Authorization": one})
                 assert answer.headers["Strict-Transport-Security"] == "max-age=60"
@@ -252,7 +255,7 @@ async def test_prometheus_accepts_the_same_clients(folder: Path, tmp_path: Path)
     path = folder / "web.yml"
 
     async def is_served(address: str, context: ssl.SSLContext) -> bool:
-        async with httpx.AsyncClient(verify=context, trust_env=False, timeout=10) as client:
+        async with httpx.AsyncClient(verify=context, trust_env=False, timeout=PATIENCE) as client:
             try:
                 return (await client.get(f"https://{address}/-/healthy")).status_code == 200
             except (httpx.TransportError, ssl.SSLError):  # the latter by an alert after the handshake

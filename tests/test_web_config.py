@@ -32,7 +32,7 @@ from exporter.web.config import LiveWebConfig, load
 from exporter.web.guard import HEADERS, guarded
 from exporter.web.server import Server, listen
 from tests.harness.certificates import authority, certificate
-from tests.harness.process import Process, free_port, no_descriptors, running
+from tests.harness.process import PATIENCE, Process, free_port, no_descriptors, running
 from tests.harness.prometheus import PrometheusServer
 
 PASSWORD = "canary-pa55word:with a colon"
@@ -101,7 +101,7 @@ def trusting(folder: Path, client: str | None = None) -> ssl.SSLContext:
 
 async def get(address: str, context: ssl.SSLContext | None = None, **more: Any) -> httpx.Response:
     """One request over a connection of its own."""
-    async with httpx.AsyncClient(verify=context or False, trust_env=False, timeout=60) as client:
+    async with httpx.AsyncClient(verify=context or False, trust_env=False, timeout=PATIENCE) as client:
         return await client.get(f"{'https' if context else 'http'}://{address}/metrics", **more)
 
 
@@ -400,7 +400,7 @@ async def test_a_flood_of_wrong_passwords_does_not_pile_up(
     async with served(live(file(basic_auth_users={"alice": HASH, "bob": HASH}))) as address:
         await get(address, auth=ALICE)
         async with flood(address, 80, monkeypatch) as wrong:
-            refused = [await one for one in islice(asyncio.as_completed(wrong, timeout=30), 30)]
+            refused = [await one for one in islice(asyncio.as_completed(wrong, timeout=PATIENCE), 30)]
         assert refused == [503] * 30
         assert Counter(await asyncio.gather(*wrong)) == {401: 50, 503: 30}
         assert [(await get(address, auth=known)).status_code for known in (ALICE, ("bob", PASSWORD))] == [200, 200]
@@ -606,7 +606,7 @@ async def test_the_certificate_is_exchanged_while_connections_go_on(file: Callab
             writer.close()
             return found
 
-        async with httpx.AsyncClient(verify=trusting(folder), trust_env=False) as client:
+        async with httpx.AsyncClient(verify=trusting(folder), trust_env=False, timeout=PATIENCE) as client:
             await client.get(f"https://{address}/")
             assert await subject() == "server"
             with capture_logs() as logs:

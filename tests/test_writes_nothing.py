@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness import programs
 from tests.harness.certificates import authority, certificate
-from tests.harness.process import free_port, running
+from tests.harness.process import PATIENCE, free_port, running
 from tests.harness.upstream import serving
 from tests.test_cli import cloro, environment, prefect, upstream_answer
 from tests.test_web_config import HASH, PASSWORD, trusting
@@ -56,7 +56,7 @@ sys.exit(code)
 def permitted() -> bool:
     """Whether this machine lets mounts be made read-only for one process."""
     try:
-        return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False, timeout=20).returncode == 0
+        return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False, timeout=PATIENCE).returncode == 0
     except FileNotFoundError:
         return False
 
@@ -80,7 +80,7 @@ def use(tmp_path: Path, *command: str) -> str:
                 verify=trusting(tmp_path),
                 trust_env=False,
                 auth=("alice", PASSWORD),
-                timeout=30,
+                timeout=PATIENCE,
             ) as client,
         ):
             process.wait_until(lambda: "listening" in process.log_text(), what="it listens")

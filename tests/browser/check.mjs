@@ -26,7 +26,7 @@ const browser = await chromium.launchPersistentContext(profile, {
 });
 
 const settled = (page) =>
-  page.waitForFunction(() => window.__fatal || window.__settled?.(), null, { timeout: 60000, polling: 100 });
+  page.waitForFunction(() => window.__fatal || window.__settled?.(), null, { timeout: 600000, polling: 100 });
 // Two frames after the data has come the panels are drawn; a resize is drawn when the grid has its new width.
 const drawn = (page) =>
   page.evaluate(
@@ -153,7 +153,7 @@ async function act(page, visit) {
     await page.waitForFunction(
       ([label, wanted]) => window.__vars().find((v) => v.label === label).value === wanted,
       [variable, value],
-      { timeout: 10000 },
+      { timeout: 600000 },
     );
   }
   await settled(page);

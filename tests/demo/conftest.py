@@ -11,6 +11,7 @@ import pytest
 
 from exporter.demo import Upstreams, serve
 from exporter.demo.scenario import K8S, ML
+from tests.harness.process import PATIENCE
 
 START = datetime(2026, 11, 21, 23, 24, 25, 143650, tzinfo=UTC)
 
@@ -81,12 +82,12 @@ async def upstreams(clock: Clock) -> AsyncIterator[Upstreams]:
 
 @pytest.fixture
 async def prefect(upstreams: Upstreams) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=upstreams.prefect_url) as client:
+    async with httpx.AsyncClient(base_url=upstreams.prefect_url, timeout=PATIENCE) as client:
         yield client
 
 
 @pytest.fixture
 async def cloro(upstreams: Upstreams) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"Authorization": f"Bearer {upstreams.cloro_api_key}"}
-    async with httpx.AsyncClient(base_url=upstreams.cloro_url, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=upstreams.cloro_url, headers=headers, timeout=PATIENCE) as client:
         yield client

@@ -8,6 +8,7 @@ from cloro import AuthenticationError, Cloro, NotFoundError
 from exporter.demo import Upstreams
 from exporter.demo.tasks import MAX_SLOTS
 from tests.demo.conftest import Clock
+from tests.harness.process import PATIENCE
 
 STATUS = "/v1/async/status"
 
@@ -53,7 +54,7 @@ async def test_usage_is_null_for_a_while(cloro: httpx.AsyncClient, clock: Clock)
 )
 async def test_only_the_key_is_accepted(upstreams: Upstreams, header: str | None, code: str) -> None:
     headers = {} if header is None else {"Authorization": header}
-    async with httpx.AsyncClient(base_url=upstreams.cloro_url) as client:
+    async with httpx.AsyncClient(base_url=upstreams.cloro_url, timeout=PATIENCE) as client:
         response = await client.get(STATUS, headers=headers)
     assert response.status_code == 401
     error = response.json()["error"]

@@ -272,7 +272,7 @@ async def _talk(port: int, data: bytes) -> bytes:
     writer.write(data)
     writer.write_eof()
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return await reader.read()
     except ConnectionError:
         return b""

@@ -10,6 +10,7 @@ import pytest
 from exporter.metrics.text import Format
 from tests.fuzz import strict, targets, upstream
 from tests.fuzz.__main__ import CRASHERS, NAMES, refused_by_promtool, seeds
+from tests.harness.process import PATIENCE
 from tests.harness.programs import ROOT, missing, program
 
 CASES = [(name, path) for name in NAMES for path in sorted((CRASHERS / name).glob("*"))]
@@ -36,7 +37,7 @@ def test_atheris_finds_nothing_in_a_moment() -> None:
     if not find_spec("atheris"):
         raise missing("atheris is not installed: it has wheels for Linux and Python up to 3.13")
     command = [sys.executable, "-m", "tests.fuzz", "answers", "--seconds", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout
     row = done.stdout.split("\n")[2]
     assert row.startswith("| answers | ")

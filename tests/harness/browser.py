@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.harness import programs
+from tests.harness.process import PATIENCE
 
 FOLDER: Final = programs.ROOT / "tests" / "browser"
 SMALL: Final = (1440, 900)
@@ -63,7 +64,7 @@ def chromium() -> Path:
     return Path(found)
 
 
-def script(name: str, *arguments: str | Path, job: object = None, timeout: float = 280) -> str:
+def script(name: str, *arguments: str | Path, job: object = None, timeout: float = PATIENCE) -> str:
     """What one of the scripts there prints; `job` goes to it as JSON, `timeout` is in seconds.
 
     Raises `AssertionError` with what it printed where it fails.
@@ -123,7 +124,7 @@ def render(prometheus: str, dashboards: Path, visits: Sequence[Visit], *, pictur
         "pictures": str(pictures) if pictures else None,
         "visits": [asdict(visit) for visit in visits],
     }
-    pages: list[Page] = json.loads(script("check.mjs", job=job, timeout=120 + 20 * len(visits)))
+    pages: list[Page] = json.loads(script("check.mjs", job=job, timeout=2 * PATIENCE))
     return pages
 
 

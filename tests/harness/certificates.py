@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+from tests.harness.process import PATIENCE
+
 _KEY = ["-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
 
 
@@ -52,4 +54,4 @@ def _files(folder: Path, name: str) -> list[str]:
 
 
 def _openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=20)
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=PATIENCE)

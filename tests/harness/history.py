@@ -21,6 +21,7 @@ from exporter.model import Snapshot
 from exporter.polling.outcome import Published, Succeeded
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
+from tests.harness.process import PATIENCE
 from tests.harness.programs import program
 from tests.harness.prometheus import PrometheusServer
 from tests.harness.promql import ALERTS, selectors
@@ -64,7 +65,7 @@ def backfill(folder: Path, lines: Iterable[str]) -> None:
         "openmetrics",
     ]
     done = subprocess.run(
-        [*command, "--quiet", text, folder / "data"], check=False, capture_output=True, text=True, timeout=120
+        [*command, "--quiet", text, folder / "data"], check=False, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     text.unlink()

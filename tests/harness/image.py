@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.harness.process import Process
+from tests.harness.process import PATIENCE, Process
 from tests.harness.programs import ROOT, missing
 
 BASE = ROOT / ".cache/image"
@@ -93,7 +93,7 @@ def _pip_configuration() -> dict[str, str]:
 
 
 def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout[-3000:]}{done.stderr}")
     return done.stdout.strip()
@@ -127,7 +127,7 @@ class Container:
         except FileNotFoundError:
             return False
 
-    def run(self, *command: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as an engine runs a health check. Raises `subprocess.TimeoutExpired`."""
         user, group = self.image.user
         return subprocess.run(

@@ -10,6 +10,7 @@ from cloudcoil.resources import get_model
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from tests.harness.process import PATIENCE
 from tests.harness.programs import kubectl
 
 Manifest = dict[str, Any]
@@ -19,7 +20,7 @@ Manifest = dict[str, Any]
 def rendered(kustomization: Path) -> list[Manifest]:
     """The objects of a kustomization. Raises `CalledProcessError`."""
     done = subprocess.run(
-        [kubectl(), "kustomize", kustomization], stdout=subprocess.PIPE, text=True, timeout=60, check=True
+        [kubectl(), "kustomize", kustomization], stdout=subprocess.PIPE, text=True, timeout=PATIENCE, check=True
     )
     return documents(done.stdout)
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
+from tests.harness.process import PATIENCE
 from tests.harness.programs import ROOT, program
 from tests.harness.promql import ALERTS
 
@@ -111,4 +112,4 @@ def _complaints(name: str, arguments: Sequence[str | Path]) -> str:
 
 def _run(name: str, arguments: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
     command = [program(name), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)

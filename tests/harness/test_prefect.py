@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import StartPrefect
 from tests.harness.prefect import PrefectApi, PrefectServer
+from tests.harness.process import PATIENCE
 from tests.harness.reader import Reading, read
 from tests.harness.scenario import (
     DEPLOYMENT_LIMIT,
@@ -94,8 +95,10 @@ def test_the_limits_are_those_of_the_plan(reading: Reading) -> None:
 
 def test_a_server_with_auth_and_csrf_lets_only_its_own_client_in(start_prefect: StartPrefect) -> None:
     server = start_prefect(auth_string="someone:pass:word", csrf=True)
-    assert httpx.post(f"{server.api_url}/work_pools/filter", json={}, trust_env=False).status_code == 403
-    assert httpx.get(f"{server.api_url}/version", trust_env=False).status_code == 401
+    assert (
+        httpx.post(f"{server.api_url}/work_pools/filter", json={}, trust_env=False, timeout=PATIENCE).status_code == 403
+    )
+    assert httpx.get(f"{server.api_url}/version", trust_env=False, timeout=PATIENCE).status_code == 401
     with closing(server.client()) as client:
         api = PrefectApi(client)
         flow = api.create_flow()
