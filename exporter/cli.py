@@ -27,6 +27,7 @@ from exporter.threads import LookUps, in_thread
 from exporter.web import config as web_config
 from exporter.web import listeners
 from exporter.web.guard import guarded
+from exporter.web.location import Location, location
 from exporter.web.routes import application
 from exporter.web.server import Server
 
@@ -66,12 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _run(flags: argparse.Namespace) -> int:
+    place = location(flags.web_external_url, flags.web_route_prefix)
     async with _configuration(flags) as load:
         if flags.config_check:
             return _check(flags, load)
         if flags.dry_run:
             return await _dry_run(load(), flags.shard)
-        return await _serve(flags, load)
+        return await _serve(flags, load, place)
 
 
 def _check(flags: argparse.Namespace, load: Load) -> int:
@@ -144,7 +146,7 @@ async def _dry_run(configuration: Config, shard: Shard) -> int:
     return 0 if all(state.outcome == "success" for state in states) else 1
 
 
-async def _serve(flags: argparse.Namespace, load: Load) -> int:
+async def _serve(flags: argparse.Namespace, load: Load, place: Location) -> int:
     clock = Clock()
     store = Store(clock)
     telemetry = Telemetry(store, clock)
@@ -190,9 +192,9 @@ async def _serve(flags: argparse.Namespace, load: Load) -> int:
         await _configure(poller, configuration)
         telemetry.config_read(success=True)
     sockets = _sockets(flags)
-    served = application(store, telemetry, clock, reload if flags.web_enable_lifecycle else None)
+    routes = application(store, telemetry, clock, reload if flags.web_enable_lifecycle else None, place)
     server = Server(
-        guarded(served, web, clock),
+        guarded(place.below(routes), web, clock),
         graceful_seconds=_SHUTDOWN_SECONDS,
         tls=web.tls() if web else None,
     )

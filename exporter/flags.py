@@ -113,6 +113,20 @@ def parser() -> argparse.ArgumentParser:
         help="serve on the sockets of a systemd socket unit",
     )
     parser.add_argument(
+        "--web.external-url",
+        action=_Once,
+        dest="web_external_url",
+        metavar="URL",
+        help="URL at which a proxy presents the exporter; its path is the default of --web.route-prefix",
+    )
+    parser.add_argument(
+        "--web.route-prefix",
+        action=_Once,
+        dest="web_route_prefix",
+        metavar="PATH",
+        help="path below which everything is served; / if a proxy removes the path of --web.external-url",
+    )
+    parser.add_argument(
         "--web.config.file",
         action=_Once,
         dest="web_config_file",

@@ -213,7 +213,7 @@ def test_a_bad_flag(flags: list[str], capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err.splitlines()[-1].startswith("concurrency-exporter: error: ")
 
 
-VALUES = {"I/N": "0/1", "FILE": "x.yml", "HOST:PORT": ":1"}
+VALUES = {"URL": "http://a", "PATH": "/a", "I/N": "0/1", "FILE": "x.yml", "HOST:PORT": ":1"}
 
 
 @pytest.mark.parametrize(

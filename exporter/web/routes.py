@@ -23,6 +23,7 @@ from exporter.polling.telemetry import Telemetry
 from exporter.threads import in_thread
 from exporter.web.connection import MAX_UNREAD_BYTES
 from exporter.web.guard import HEADERS
+from exporter.web.location import Location
 from exporter.web.negotiation import accepts_gzip, negotiate
 
 Reload = Callable[[], Awaitable[str]]
@@ -33,7 +34,13 @@ _TEMPLATES: Final = Environment(
 )
 
 
-def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload | None = None) -> Starlette:
+def application(
+    store: Store,
+    telemetry: Telemetry,
+    clock: Clock,
+    reload: Reload | None = None,
+    location: Location = Location(),  # noqa: B008  it is frozen
+) -> Starlette:
     """All routes, each with a docstring for its users; `/-/reload` only where there is something to call for it."""
     bodies: dict[str | None, dict[Format, tuple[list[Rendered], Body]]] = {}
 
@@ -67,12 +74,15 @@ def application(store: Store, telemetry: Telemetry, clock: Clock, reload: Reload
     async def service_discovery(request: Request) -> Response:
         """One target for each source, `/metrics?source=NAME`, for `http_sd_configs` of Prometheus."""
         target = [_host(request)]
-        scheme = {"__scheme__": "https"} if request.url.scheme == "https" else {}
+        base = location.base(request)
+        found = {"__scheme__": "https"} if base.scheme == "https" else {}
+        if base.path:
+            found["__metrics_path__"] = f"{base.path}/metrics"
         return JSONResponse(
             [
                 {
                     "targets": target,
-                    "labels": {"__param_source": state.name, "__meta_concurrency_system": state.system, **scheme},
+                    "labels": {"__param_source": state.name, "__meta_concurrency_system": state.system, **found},
                 }
                 for state in store.states()
             ]

@@ -28,6 +28,7 @@ async function visit(url) {
     await page.evaluate(() => ({
       title: document.title,
       text: document.body?.innerText ?? '',
+      links: [...document.querySelectorAll('a')].map((one) => one.href),
       elements: [...new Set([...document.querySelectorAll('*')].map((one) => one.localName))].sort(),
       width: getComputedStyle(document.querySelector('main') ?? document.body).maxWidth,
     })),

@@ -22,6 +22,7 @@ class Exporter:
     url: str
     process: Process
     auth: tuple[str, str] | None = None
+    prefix: str = ""
 
     @property
     def address(self) -> str:
@@ -34,7 +35,7 @@ class Exporter:
 
     def series(self, prefix: str = "concurrency_") -> Series:
         """The series on `/metrics` whose names begin with `prefix`."""
-        return series(self.get().text, prefix)
+        return series(self.get(f"{self.prefix}/metrics").text, prefix)
 
 
 @contextmanager
@@ -45,11 +46,12 @@ def exporter(
     ready: bool = True,
     auth: tuple[str, str] | None = None,
     inside: Sequence[str] = (),
+    prefix: str = "",
 ) -> Iterator[Exporter]:
     """Run the command with these flags on a free port, from when it serves (and is `ready`) until the context ends.
 
     Where it wants a name and a password, `auth` has them, and it counts as ready when it wants them. `inside` is the
-    command that runs it, in its own place.
+    command that runs it, in its own place. `prefix` is the path below which it serves.
     """
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -64,8 +66,10 @@ def exporter(
     )
     with running(command, log=directory / "exporter.log", env=env) as process:
         path = "/-/ready" if ready else "/-/healthy"
-        process.wait_until(answers(url + path, status=401 if auth else 200), what=f"the exporter answers {path}")
-        yield Exporter(url, process, auth)
+        process.wait_until(
+            answers(url + prefix + path, status=401 if auth else 200), what=f"the exporter answers {path}"
+        )
+        yield Exporter(url, process, auth, prefix)
 
 
 def series(text: str, prefix: str = "concurrency_") -> Series:

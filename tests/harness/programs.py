@@ -19,15 +19,18 @@ _ON_PATH = {
     "prometheus": (("prometheus",), "apt install prometheus"),
     "promtool": (("promtool",), "apt install prometheus"),
     "alertmanager": (("prometheus-alertmanager", "alertmanager"), "apt install prometheus-alertmanager"),
+    "nginx": (("nginx",), "apt install nginx"),
     "amtool": (("amtool",), "apt install prometheus-alertmanager"),
 }
 
 
 def program(name: str) -> Path:
-    """Path of `prometheus`, `promtool`, `alertmanager` or `amtool`; skips the test when it is missing."""
+    """Path of one of the programs above; skips the test when it is missing."""
     names, hint = _ON_PATH[name]
+    # Debian has servers where only root looks for programs.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", str(ROOT / UNPACKED / "usr/sbin")])
     for candidate in names:
-        if found := shutil.which(candidate):
+        if found := shutil.which(candidate, path=path):
             return Path(found)
     raise missing(f"{name} is not on PATH: {hint}")
 
