@@ -1,6 +1,6 @@
 """What all panels share: colours that mean the same everywhere, variables, links, and the kinds of panels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +14,8 @@ from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from dashboards.queries import POOLS, SCRAPED
+from exporter.sources import SYSTEMS
+from exporter.sources.about import About, Tone
 
 GOOD: Final = "green"
 NEAR: Final = "yellow"
@@ -34,8 +36,19 @@ FULL: Final = ((GOOD, None), (NEAR, 0.9), (BAD, 1))
 """Shares of the slots that are taken."""
 FULL_LINE: Final = (("transparent", None), (BAD, 1))
 """Only a line, where all slots are taken."""
-STATES: Final = {"PENDING": NEAR, "RUNNING": NEUTRAL, "CANCELLING": CLOSED, "unknown": UNKNOWN}
+ABOUT: Final[Mapping[str, About]] = {system: config.about for system, config in SYSTEMS.items()}
+"""What each system says about itself."""
+_TONES: Final[Mapping[Tone, str]] = {"neutral": NEUTRAL, "near": NEAR, "act": ACT, "closed": CLOSED}
+
+
+def _colors(of_systems: Iterable[Mapping[str, Tone | None]], other: str) -> dict[str, str]:
+    return {state: _TONES[tone] for states in of_systems for state, tone in states.items() if tone} | {other: UNKNOWN}
+
+
+STATES: Final = _colors((about.holder_states for about in ABOUT.values()), "unknown")
 """The colour of each state of a holder."""
+WAITING_STATES: Final = _colors((about.waiting_states for about in ABOUT.values()), "other")
+"""The colour of each state of a task that waits."""
 SHADES: Final = ("dark-blue", "semi-dark-blue", "blue", "light-blue", "super-light-blue")
 """The colours of an order, the first of which is the most urgent."""
 

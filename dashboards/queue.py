@@ -1,9 +1,12 @@
 """Queue, for the question why it is full, and since when."""
 
+from typing import Final
+
 from grafana_foundation_sdk.builders.dashboard import AnnotationQuery, Dashboard
 from grafana_foundation_sdk.builders.prometheus import Dataquery
 
 from dashboards.panels import (
+    ABOUT,
     ACT,
     BAD,
     CLOSED,
@@ -18,6 +21,7 @@ from dashboards.panels import (
     STATES,
     UNKNOWN,
     WAIT,
+    WAITING_STATES,
     Column,
     Query,
     board,
@@ -68,27 +72,42 @@ def _alerts(severity: str) -> str:
     return f'max by (alertname) (ALERTS{{{ALERTED}, alertstate="firing", severity="{severity}"}})'
 
 
+PRIORITIES: Final = {system: about.priorities for system, about in ABOUT.items() if about.priorities}
+"""How the systems number their priorities."""
+_COLOURED: Final = 20
+"""So many priorities have a colour where there is no last one."""
+
+
+def _goes_first() -> str:
+    low = [f"{ABOUT[system].title}'s" for system, priorities in PRIORITIES.items() if priorities.rise]
+    high = [f"{ABOUT[system].title}'s" for system, priorities in PRIORITIES.items() if not priorities.rise]
+    return f"{' and '.join(low)} lowest number, {' and '.join(high)} highest"
+
+
+def _urgency(system: str) -> dict[str, str]:
+    """The colour of each priority, by its legend: what goes first is the darkest."""
+    levels = PRIORITIES[system].levels(_COLOURED)
+    if PRIORITIES[system].rise:
+        return {f"{system} {level:02}": SHADES[min(at, len(SHADES) - 1)] for at, level in enumerate(levels)}
+    return {f"{system} {level}": SHADES[at * len(SHADES) // len(levels)] for at, level in enumerate(levels)}
+
+
 def _by_priority(system: str) -> list[Query]:
-    """What goes first comes first: in Prefect the lowest number, in cloro the highest."""
+    """What goes first comes first: a legend is sorted by name, so numbers that rise need no query of their own."""
     selector = QUEUES.replace('system=~"$system"', f'system=~"$system", system="{system}"')
     metric = "concurrency_queue_queued_tasks"
-    if system == "prefect":
+    if PRIORITIES[system].rise:
         summed = f"sum by (priority) (max by ({QUEUE}, priority) ({metric}{{{selector}}}))"
         padded = f'label_replace({summed}, "priority", "0$1", "priority", "([0-9])")'
-        return [Query(padded, "prefect {{priority}}")]
+        return [Query(padded, f"{system} {{{{priority}}}}")]
     return [
-        Query(
-            f'sum(max by ({QUEUE}, priority) ({metric}{{{selector}, priority="{level}"}})) > 0',
-            f"cloro {level}",
-        )
-        for level in (*range(10, 0, -1), "unknown")
+        Query(f'sum(max by ({QUEUE}, priority) ({metric}{{{selector}, priority="{level}"}})) > 0', f"{system} {level}")
+        for level in (*PRIORITIES[system].levels(_COLOURED), "unknown")
     ]
 
 
 def build() -> Dashboard:
     """The dashboard."""
-    urgency = {f"prefect {number:02}": SHADES[min(number - 1, 4)] for number in range(1, 21)}
-    urgency |= {f"cloro {level}": SHADES[(10 - level) // 2] for level in range(10, 0, -1)}
     return (
         board("queue", since="3h")
         .annotation(_mark("Pages", BAD, _alerts("page"), "{{alertname}}", "somebody was woken"))
@@ -198,11 +217,10 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Waiting tasks by priority",
-                "Which priorities wait? First is at the bottom: Prefect's lowest number, cloro's highest",
-                *_by_priority("prefect"),
-                *_by_priority("cloro"),
+                f"Which priorities wait? First is at the bottom: {_goes_first()}",
+                *(query for system in PRIORITIES for query in _by_priority(system)),
                 stacked=True,
-                colors=urgency,
+                colors={legend: color for system in PRIORITIES for legend, color in _urgency(system).items()},
                 height=11,
                 empty="Nothing waits",
             ),
@@ -213,7 +231,7 @@ def build() -> Dashboard:
                 "Are they held back by slots, or by another limit (AwaitingConcurrencySlot)?",
                 Query(f"sum by (state) ({of_queues('concurrency_queue_waiting_tasks', ', state')})", "{{state}}"),
                 stacked=True,
-                colors={"Scheduled": NEUTRAL, "Late": ACT, "AwaitingConcurrencySlot": CLOSED, "other": UNKNOWN},
+                colors=WAITING_STATES,
                 legend_width=310,
                 height=11,
                 empty="The system does not tell",

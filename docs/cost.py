@@ -42,7 +42,7 @@ POOL: Final = Pool(
     paused=False,
     active_slots=8,
     slot_limit=64,
-    status="READY",
+    statuses={"READY": True, "NOT_READY": False, "PAUSED": False},
     workers=Workers({"ONLINE": 1, "OFFLINE": 0}, _THEN),
 )
 LIMIT: Final = Limit("database", "tag", POOL.id, active_slots=3, slot_limit=8, slot_decay=0.0, active=True)

@@ -22,6 +22,7 @@ from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.settings.regex import FullMatch
 from exporter.sources import SYSTEMS
+from exporter.sources.about import About
 from exporter.sources.base import SourceConfig
 from exporter.web import routes as web
 from exporter.web.config import WebConfig
@@ -50,14 +51,28 @@ def families() -> tuple[Family, ...]:
 
 
 def metrics() -> str:
-    """A table of the families for each kind of thing that they tell of."""
+    """A table of the families for each kind of thing that they tell of, and what they come from, for each system."""
     tables = defaultdict(list)
     for family in families():
         labels = ", ".join(f"`{label}`" for label in family.labels)
         tables[_THINGS[family.name.split("_")[1]]].append((f"`{family.name}`", family.kind, labels, _help(family)))
     return "\n\n".join(
-        f"## {thing}\n\n{_table(('metric', 'type', 'labels', 'meaning'), rows)}" for thing, rows in tables.items()
+        [
+            *(f"## {thing}\n\n{_table(_METRIC, rows)}" for thing, rows in tables.items()),
+            *(f"## Where {about.title}'s values come from\n\n{_figures(about)}" for about in _abouts()),
+        ]
     )
+
+
+_METRIC: Final = ("metric", "type", "labels", "meaning")
+
+
+def _abouts() -> list[About]:
+    return [config.about for config in SYSTEMS.values()]
+
+
+def _figures(about: About) -> str:
+    return _table(("metric", "comes from"), [(f"`{name}`", f"{text}.") for name, text in about.figures.items()])
 
 
 def endpoints() -> str:
@@ -183,7 +198,12 @@ def _is_new(name: str, field: FieldInfo) -> bool:
 
 def _keys(fields: Mapping[str, FieldInfo]) -> str:
     rows = [
-        (f"`{name}`", _type(field.annotation), _default(name, field), (field.description or "").replace("\n", " "))
+        (
+            f"`{name}`",
+            _ANY_SYSTEM if name == "system" else _type(field.annotation),
+            _default(name, field),
+            (field.description or "").replace("\n", " "),
+        )
         for name, field in fields.items()
     ]
     return _table(("key", "type", "default", "meaning"), rows)
@@ -207,6 +227,8 @@ def _default(name: str, field: FieldInfo) -> str:
             value = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
     return f"`{value}`"
 
+
+_ANY_SYSTEM: Final = " or ".join(f"`{system}`" for system in SYSTEMS)
 
 _THINGS: Final = {"queue": "Queues", "pool": "Pools", "limit": "Limits", "exporter": "The exporter"}
 """What a family tells of, by the second word of its name."""

@@ -66,7 +66,7 @@ class Workers:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A Prefect work pool: a limit above the limits of its queues.
+    """A limit above the limits of its queues, such as a work pool of Prefect.
 
     None and an empty text mean that upstream does not say, or was not asked.
     """
@@ -77,7 +77,8 @@ class Pool:
     paused: bool | None = None
     active_slots: int | None = None
     slot_limit: int | None = None
-    status: str | None = None
+    statuses: Mapping[str, bool] = field(default_factory=dict)
+    """Each status that a pool can have, and whether it has it."""
     workers: Workers | None = None
 
 

@@ -14,8 +14,7 @@ from exporter.metrics.own import OWN
 from exporter.metrics.text import Format, blocks, joined
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
-from exporter.sources import cloro
-from exporter.sources.prefect import api as prefect_api
+from exporter.sources import SYSTEMS
 from tests.harness import oracle
 
 HELP = "What it is."
@@ -244,17 +243,19 @@ def test_openmetrics_has_the_unit_of_every_family() -> None:
     assert units == {family.basename: family.unit for family in FAMILIES if family.unit}
 
 
-def _fields(module: object) -> set[str]:
-    """The names of the fields in all the contracts of a module."""
-    classes = [value for value in vars(module).values() if isinstance(value, type)]
-    return {name for contract in classes for name in getattr(contract, "__annotations__", {})}
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_the_help_is_as_good_for_any_system(family: Family) -> None:
+    """Where the values of one system come from is told by the system itself."""
+    names = {word for system, config in SYSTEMS.items() for word in (system, config.about.title)}
+    fields = {
+        word for config in SYSTEMS.values() for text in config.about.figures.values() for word in FIELD.findall(text)
+    }
+    assert fields
+    assert not (names | fields).intersection(re.findall(r"\w+", family.help))
 
 
-@pytest.mark.parametrize("family", OBSERVED, ids=lambda family: family.name)
-def test_the_help_names_a_field_of_upstream(family: Family) -> None:
-    ordinary_words = {"count", "limit", "max", "name", "page", "pages", "priority", "type", "used"}
-    fields = (_fields(cloro) | _fields(prefect_api)) - ordinary_words
-    assert fields.intersection(re.findall(r"\w+", family.help))
+FIELD = re.compile(r"\b(?:[a-z]+_[a-z_]+|[a-z]+[A-Z][a-zA-Z]+|[A-Z][a-z]+[A-Z][a-zA-Z]+|[A-Z]{2,})\b")
+"""Words of an API: snake_case, camelCase and CapWords, and states in capitals."""
 
 
 def test_the_help_says_that_the_exporter_has_a_timer_of_its_own() -> None:

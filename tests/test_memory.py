@@ -10,6 +10,7 @@ from exporter.model import Queue, Snapshot
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
+from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceError
 from exporter.sources.cloro import CloroConfig
 
@@ -40,7 +41,7 @@ FOUND: list[Snapshot | SourceError] = []
 
 
 class CountingConfig(CloroConfig):
-    def build(self, count_request: CountRequest) -> Source:  # noqa: ARG002  it sends no requests
+    def build(self, shard: Shard, count_request: CountRequest) -> Source:  # noqa: ARG002  it sends no requests
         BUILT.append(Counting(FOUND))
         return BUILT[-1]
 

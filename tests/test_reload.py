@@ -21,6 +21,7 @@ from exporter.model import Snapshot
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
+from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceError
 from exporter.sources.cloro import CloroConfig
 from exporter.sources.prefect import PrefectConfig
@@ -197,8 +198,8 @@ async def test_a_poll_that_is_cancelled_while_a_part_of_it_fails_goes_no_further
 class Stubborn(CloroConfig):
     """A source that takes a cancellation for a failure."""
 
-    def build(self, count_request: CountRequest) -> Source:
-        source = super().build(count_request)
+    def build(self, shard: Shard, count_request: CountRequest) -> Source:
+        source = super().build(shard, count_request)
         poll = source.poll
 
         async def stubborn(_: object = None) -> Snapshot:

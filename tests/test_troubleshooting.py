@@ -18,6 +18,7 @@ from exporter.model import FAILURE_REASONS, FailureReason, Queue, Snapshot
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
+from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source
 from exporter.sources.prefect import PrefectConfig
 from tests.harness.certificates import authority
@@ -61,8 +62,8 @@ async def unknown_certificate() -> AsyncIterator[str]:
 class Faulty(PrefectConfig):
     """A source with a fault of its own: it finds one queue twice."""
 
-    def build(self, count_request: CountRequest) -> Source:
-        source = super().build(count_request)
+    def build(self, shard: Shard, count_request: CountRequest) -> Source:
+        source = super().build(shard, count_request)
 
         async def poll(_: object = None) -> Snapshot:
             return Snapshot(queues=(Queue("etl", "default", active_slots=1),) * 2)

@@ -13,6 +13,7 @@ from exporter.metrics.text import Format
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
+from exporter.shard import WHOLE
 from exporter.sources import SYSTEMS
 from exporter.sources.base import SourceConfig, SourceError
 from tests.harness.cloro import KEY, PUBLISHED
@@ -36,7 +37,7 @@ def config(system: str, upstream: Upstream, **settings: Any) -> SourceConfig:
 
 
 async def failure(config: SourceConfig) -> SourceError:
-    source = config.build(lambda *_: None)
+    source = config.build(WHOLE, lambda *_: None)
     try:
         with pytest.raises(SourceError) as failed:
             await source.poll()

@@ -11,171 +11,161 @@ SOURCE: Final = ("source", "system")
 _QUEUE: Final = (*SOURCE, "pool", "queue")
 _POOL: Final = (*SOURCE, "pool")
 _LIMIT: Final = (*SOURCE, "limit", "kind")
-_POOL_STATUSES: Final = ("READY", "NOT_READY", "PAUSED")
 
 QUEUE_ACTIVE_SLOTS = Family(
     "concurrency_queue_active_slots",
     "gauge",
-    "Slots taken now; at Prefect active_slots of the queue's concurrency_status (runs in PENDING, RUNNING or"
-    " CANCELLING), at cloro concurrency.used. Read by a poll of its own timer, not at the scrape.",
+    "Slots that are taken, as of the last poll of the source: a scrape reads nothing from upstream.",
     _QUEUE,
 )
 QUEUE_SLOT_LIMIT = Family(
     "concurrency_queue_slot_limit",
     "gauge",
-    "Slots that there are; at Prefect concurrency_limit of the queue, at cloro concurrency.max. Absent where"
-    " there is no limit or it is unknown.",
+    "The limit: how many slots can be taken at the same time. Absent if there is none, or it is not known.",
     _QUEUE,
 )
 QUEUE_USAGE_KNOWN = Family(
     "concurrency_queue_usage_known",
     "gauge",
-    "Whether upstream said how many slots are taken (1) or could not (0), as with a null concurrency of cloro;"
-    " then the queue has no samples of slots.",
+    "Whether the upstream server said how many slots are taken (1) or could not (0); then the queue has no"
+    " samples of slots.",
     _QUEUE,
 )
 QUEUE_QUEUED_TASKS = Family(
     "concurrency_queue_queued_tasks",
     "gauge",
-    "Tasks that wait and could be started now, by priority; at cloro priorityBreakdown, where the highest number goes"
-    " first, and unknown is what queuedTasks counts beyond it; at Prefect runs in SCHEDULED that are due or"
-    " AwaitingConcurrencySlot, by priority of their queue, where the lowest number goes first.",
+    "Tasks that are ready to start and wait, by priority; unknown if the upstream server counts them without one.",
     (*_QUEUE, "priority"),
 )
 QUEUE_WAITING_TASKS = Family(
     "concurrency_queue_waiting_tasks",
     "gauge",
-    "The queued tasks by their state; at Prefect state_name of the runs. Runs that are scheduled for later are not"
-    " among them.",
+    "The queued tasks by their state.",
     (*_QUEUE, "state"),
 )
 QUEUE_WAITING_DURATION_MAX = Family(
     "concurrency_queue_waiting_duration_max_seconds",
     "gauge",
-    "How long the longest waiting of the queued tasks could have been started, by upstream's clock; at Prefect since"
-    " next_scheduled_start_time of the run, or expected_start_time if it is AwaitingConcurrencySlot. Absent while"
-    " nothing waits.",
+    "Time since the oldest queued task became ready to start, by the upstream server's clock. Absent if none"
+    " is queued.",
     _QUEUE,
 )
 QUEUE_LAST_POLLED = Family(
     "concurrency_queue_last_polled_timestamp_seconds",
     "gauge",
-    "When a worker last asked the queue for work; last_polled of Prefect's work queue. Absent if none ever has.",
+    "When a worker last asked the queue for work. Absent if none ever has.",
     _QUEUE,
 )
 QUEUE_PROCESSING_TASKS = Family(
     "concurrency_queue_processing_tasks",
     "gauge",
-    "Tasks that are being worked on; at Prefect the holders of a slot in RUNNING, at cloro processingTasks.",
+    "Tasks that are being worked on.",
     _QUEUE,
 )
 QUEUE_SLOT_HOLDERS = Family(
     "concurrency_queue_slot_holders",
     "gauge",
-    "Runs that hold a slot of the queue, by state_type in Prefect's concurrency_status of the queue.",
+    "Tasks that hold a slot of the queue, by their state.",
     (*_QUEUE, "state"),
 )
 QUEUE_STATE_DURATION = Family(
     "concurrency_queue_state_duration_seconds",
     "gaugehistogram",
-    "How long the holders have been in their present state, now and by upstream's clock; at Prefect"
-    " time_in_current_state of the queue's flow_runs. Absent while no holder is in the state.",
+    "How long the holders of slots have been in their present state, by the upstream server's clock. Absent"
+    " if no holder is in the state.",
     (*_QUEUE, "state"),
     buckets=(5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600),
 )
 QUEUE_STATE_DURATION_MAX = Family(
     "concurrency_queue_state_duration_max_seconds",
     "gauge",
-    "The longest that a holder has been in its present state, by upstream's clock; at Prefect the greatest"
-    " time_in_current_state of the queue's flow_runs. Absent while no holder is in the state.",
+    "The longest that a holder of a slot has been in its present state, by the upstream server's clock."
+    " Absent if no holder is in the state.",
     (*_QUEUE, "state"),
 )
 QUEUE_PAUSED = Family(
     "concurrency_queue_paused",
     "gauge",
-    "Whether the queue hands out nothing; at Prefect is_paused of the queue.",
+    "Whether the queue is paused: it hands out no slots.",
     _QUEUE,
 )
 QUEUE_INFO = Family(
     "concurrency_queue_info",
     "info",
-    "What the queue is, to join on; at Prefect id and priority (the lowest number goes first) of the queue.",
+    "Id and priority of the queue, to join on.",
     (*_QUEUE, "id", "priority"),
 )
 POOL_ACTIVE_SLOTS = Family(
     "concurrency_pool_active_slots",
     "gauge",
-    "Slots of the pool taken now; active_slots of Prefect's work pool, which counts runs in PENDING and RUNNING"
-    " only. Absent where the pool has no limit.",
+    "Slots of the pool that are taken.",
     _POOL,
 )
 POOL_SLOT_LIMIT = Family(
     "concurrency_pool_slot_limit",
     "gauge",
-    "Slots that the pool has; concurrency_limit of Prefect's work pool. Absent where there is no limit.",
+    "The limit of the pool: how many of its slots can be taken at the same time. Absent if there is none.",
     _POOL,
 )
 POOL_PAUSED = Family(
     "concurrency_pool_paused",
     "gauge",
-    "Whether the pool hands out nothing; is_paused of Prefect's work pool.",
+    "Whether the pool is paused: it hands out no slots.",
     _POOL,
 )
 POOL_INFO = Family(
     "concurrency_pool_info",
     "info",
-    "What the pool is, to join on; id and type of Prefect's work pool.",
+    "Id and type of the pool, to join on.",
     (*_POOL, "id", "pool_type"),
 )
 
 POOL_STATUS = Family(
     "concurrency_pool_status",
     "gauge",
-    "Whether the pool has this status, 1 for the one that it has; status of Prefect's work pool.",
+    "Whether the pool has this status: 1 for the status that it has, 0 for the others.",
     (*_POOL, "status"),
 )
 POOL_WORKERS = Family(
     "concurrency_pool_workers",
     "gauge",
-    "Workers of the pool, by status of Prefect's worker. A service of the server sets OFFLINE after missed heartbeats;"
-    " where that does not run, only the newest heartbeat tells.",
+    "Workers of the pool, by their status.",
     (*_POOL, "status"),
 )
 POOL_LAST_HEARTBEAT = Family(
     "concurrency_pool_last_heartbeat_timestamp_seconds",
     "gauge",
-    "When the newest heartbeat of the pool's workers came; the greatest last_heartbeat_time of Prefect's workers.",
+    "When the newest heartbeat of a worker of the pool came. Absent if there is none.",
     _POOL,
 )
 LIMIT_ACTIVE_SLOTS = Family(
     "concurrency_limit_active_slots",
     "gauge",
-    "Slots taken now of a limit that is no queue; active_slots of Prefect's concurrency limit, after its decay. A"
-    " deployment is named by its flow and its name.",
+    "Slots that are taken of a limit that is not a queue.",
     _LIMIT,
 )
 LIMIT_SLOTS = Family(
     "concurrency_limit_slots",
     "gauge",
-    "Slots that a limit has which is no queue; limit of Prefect's concurrency limit.",
+    "How many slots of a limit that is not a queue can be taken at the same time.",
     _LIMIT,
 )
 LIMIT_SLOT_DECAY = Family(
     "concurrency_limit_slot_decay_per_second",
     "gauge",
-    "Slots that the limit gives back by itself each second; slot_decay_per_second of Prefect's concurrency limit.",
+    "Slots that the limit gives back by itself, each second.",
     _LIMIT,
 )
 LIMIT_ACTIVE = Family(
     "concurrency_limit_active",
     "gauge",
-    "Whether the limit is enforced; active of Prefect's concurrency limit.",
+    "Whether the limit is enforced.",
     _LIMIT,
 )
 LIMIT_INFO = Family(
     "concurrency_limit_info",
     "info",
-    "What the limit is, to join on; id of Prefect's concurrency limit.",
+    "Id of the limit, to join on.",
     (*_LIMIT, "id"),
 )
 
@@ -244,10 +234,8 @@ def pool_samples(pool: Pool, source: tuple[str, str]) -> Iterator[Sample]:
     yield from _known(POOL_ACTIVE_SLOTS, pool.active_slots, *labels)
     yield from _known(POOL_SLOT_LIMIT, pool.slot_limit, *labels)
     yield from _known(POOL_PAUSED, pool.paused, *labels)
-    if pool.status:
-        has = pool.status if pool.status in _POOL_STATUSES else "unknown"
-        for status in dict.fromkeys((*_POOL_STATUSES, has)):
-            yield POOL_STATUS.sample(status == has, *labels, status)
+    for status, has in pool.statuses.items():
+        yield POOL_STATUS.sample(has, *labels, status)
     if pool.workers:
         for status, workers in pool.workers.by_status.items():
             yield POOL_WORKERS.sample(workers, *labels, status)

@@ -12,6 +12,7 @@ from exporter.model import Retirement
 from exporter.polling.outcome import Ended, Failed, Failure, Published, Succeeded
 from exporter.polling.store import SourceState
 from exporter.settings.base import Stamps, stamps
+from exporter.shard import Shard
 from exporter.sources.base import Source, SourceConfig, SourceError, StatusError
 from exporter.threads import in_thread
 
@@ -24,8 +25,11 @@ class Feed:
     Raises `OSError` where a certificate of `tls_config` can't be used.
     """
 
-    def __init__(self, config: SourceConfig, clock: Clock, count_request: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, config: SourceConfig, shard: Shard, clock: Clock, count_request: Callable[[str, str], None]
+    ) -> None:
         self.config = config
+        self.shard = shard
         self._clock = clock
         self._count_request = count_request
         self._certificates = stamps(config.tls_config.files)
@@ -71,7 +75,7 @@ class Feed:
                     render,
                     snapshot,
                     source=config.name,
-                    system=config.system_name,
+                    system=config.system,
                     max_series=config.max_series,
                     precedence=before.precedence,
                 )
@@ -96,7 +100,7 @@ class Feed:
         await self._source.close()
 
     def _build(self) -> Source:
-        return self.config.build(self._request_sent)
+        return self.config.build(self.shard, self._request_sent)
 
     def _request_sent(self, endpoint: str, code: str, retirement: Retirement | None) -> None:
         # One that a reload has cancelled would bring back the series of a source that is gone.

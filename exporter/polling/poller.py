@@ -54,17 +54,18 @@ class Poller:
         upstream's. Raises `OSError`, and changes nothing, where a certificate of `tls_config` can no longer be used.
         Does nothing after `stop`, even if that comes meanwhile.
         """
-        parts = [part for config in configs if (part := config.part_of(self._shard))]
+        parts = [(config, part) for config in configs if (part := config.part_of(self._shard))]
         old = self._feeds
-        kept = {part.name for part in parts if part.name in old and old[part.name].config == part}
+        kept = {config.name for config, _ in parts if config.name in old and old[config.name].config == config}
         new: dict[str, Feed] = {}
         async with AsyncExitStack() as built:
-            for part in parts:
-                if part.name not in kept:
-                    count_request = partial(self._telemetry.request_sent, part.name)
-                    feed = await in_thread(Feed, part, self._clock, count_request)  # reads the certificates to trust
+            for config, part in parts:
+                if config.name not in kept:
+                    count_request = partial(self._telemetry.request_sent, config.name)
+                    # It reads the certificates to trust.
+                    feed = await in_thread(Feed, config, part, self._clock, count_request)
                     built.push_async_callback(feed.close)
-                    new[part.name] = feed
+                    new[config.name] = feed
             if self._stopped:
                 return
             built.pop_all()
@@ -134,8 +135,8 @@ class Poller:
         self._feeds[config.name] = feed
         self._back_off[config.name] = config.interval
         if not self._store.knows(config.name):
-            self._store.add(config.name, config.system_name, config.shard)
-            self._telemetry.add(config.name, config.system_name)
+            self._store.add(config.name, config.system, feed.shard)
+            self._telemetry.add(config.name, config.system)
         self._schedule.add(config.name, config.interval)
 
     async def _run(self, name: str) -> None:

@@ -3,13 +3,14 @@
 import math
 import re
 from collections.abc import Callable
-from typing import Annotated, Final, Protocol, Self, TypeVar
+from typing import Annotated, ClassVar, Final, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from exporter.model import FailureReason, RateLimit, Retirement, Snapshot
 from exporter.settings.base import Settings
 from exporter.shard import WHOLE, Shard
+from exporter.sources.about import About
 from exporter.sources.http_config import NO_HEADERS, Authorization, BasicAuth, HttpHeaders, HttpUrl, Seconds, TlsConfig
 
 T = TypeVar("T")
@@ -103,8 +104,12 @@ Rows = Annotated[list[T], FailFast()]
 class SourceConfig(Settings):
     """What every source has."""
 
+    about: ClassVar[About]
+    """What the system says about itself."""
     name: str = Field(min_length=1, max_length=100)
     """Unique name of the source: the label `source`."""
+    system: str
+    """The kind of upstream: the label `system`."""
     url: HttpUrl
     """Address of the upstream's API."""
     interval: Seconds = 30.0
@@ -126,24 +131,13 @@ class SourceConfig(Settings):
     """How to trust an `https` upstream, and an `https` proxy."""
     proxy_url: HttpUrl | None = None
     """Proxy to send all requests through."""
-    _shard: Shard = PrivateAttr(default=WHOLE)
 
-    @property
-    def system_name(self) -> str:
-        """The label `system`."""
-        raise NotImplementedError
+    def part_of(self, shard: Shard) -> Shard | None:
+        """What that one of several exporters reads of the source; None if it reads nothing.
 
-    @property
-    def shard(self) -> Shard:
-        """What of the source is read."""
-        return self._shard
-
-    def part_of(self, shard: Shard) -> Self | None:
-        """The source as an exporter reads it that is one of several; None if another one does.
-
-        It belongs to one exporter as a whole, unless its system can share it out.
+        A source belongs to one exporter as a whole, unless its system can share it out.
         """
-        return self if shard.owns(self.name) else None
+        return WHOLE if shard.owns(self.name) else None
 
     @property
     def least_stale_after(self) -> float:
@@ -159,10 +153,10 @@ class SourceConfig(Settings):
     def upstream(self) -> tuple[object, ...]:
         """What tells whose data it is: while it is equal, a snapshot taken with other settings is not another's."""
         # A gateway may choose by a header, or by the name in the TLS handshake, who answers.
-        return self.system_name, self.url, self.tls_config.server_name, self.http_headers
+        return self.system, self.url, self.tls_config.server_name, self.http_headers
 
-    def build(self, count_request: CountRequest) -> Source:
-        """The source that this configures."""
+    def build(self, shard: Shard, count_request: CountRequest) -> Source:
+        """The source that this configures, for an exporter that reads this shard of it."""
         raise NotImplementedError
 
     @model_validator(mode="after")

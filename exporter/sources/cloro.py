@@ -1,12 +1,14 @@
 """cloro's async task queue: the contract of `GET /v1/async/status`, and a snapshot read from it."""
 
 from collections import Counter
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
 from exporter.model import Queue, Snapshot
+from exporter.shard import Shard
+from exporter.sources.about import About, Priorities
 from exporter.sources.base import Contract, Count, CountRequest, Rows, Source, SourceConfig
 from exporter.sources.client import Client
 from exporter.sources.http_config import HttpUrl
@@ -20,22 +22,29 @@ _REQUEST_SHARE: Final = 0.9
 class CloroConfig(SourceConfig):
     """A cloro organization."""
 
+    about: ClassVar = About(
+        title="cloro",
+        figures={
+            "concurrency_queue_active_slots": "`concurrency.used`",
+            "concurrency_queue_slot_limit": "`concurrency.max`",
+            "concurrency_queue_usage_known": "0 where `concurrency.used` is absent or null",
+            "concurrency_queue_queued_tasks": "`priorityBreakdown`, where the highest number goes first; `unknown` is"
+            " what `queuedTasks` counts beyond it",
+            "concurrency_queue_processing_tasks": "`processingTasks`",
+        },
+        priorities=Priorities(first=10, last=1),
+    )
     system: Literal["cloro"]
-    """The kind of upstream."""
+    """The kind of upstream: the label `system`."""
     url: HttpUrl = "https://api.cloro.dev"
     """Address of cloro's API."""
-
-    @property
-    def system_name(self) -> str:
-        """`cloro`."""
-        return self.system
 
     @property
     def upstream(self) -> tuple[object, ...]:
         """The key too: it stands for an organization."""
         return *super().upstream, self.authorization
 
-    def build(self, count_request: CountRequest) -> Source:
+    def build(self, _: Shard, count_request: CountRequest) -> Source:
         """The source that this configures."""
         return CloroSource(self, count_request)
 

@@ -12,6 +12,7 @@ from tests.harness.history import Sources
 DAY: Final = 86400.0
 PREFECT: Final = ("prefect-prod", "prefect")
 CLORO: Final = ("cloro-prod", "cloro")
+READY: Final = {"READY": True, "NOT_READY": False, "PAUSED": False}
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _pools(queues: tuple[Queue, ...], limits: Mapping[str, int], moment: float) 
     for name in dict.fromkeys(queue.pool for queue in queues):
         taken = sum(queue.active_slots or 0 for queue in queues if queue.pool == name)
         workers = Workers({"ONLINE": 2, "OFFLINE": 0}, moment - 12)
-        yield Pool(name, f"id-{name}", "kubernetes", False, taken, limits.get(name), "READY", workers)
+        yield Pool(name, f"id-{name}", "kubernetes", False, taken, limits.get(name), READY, workers)
 
 
 # --- What a person must be able to read of that week.

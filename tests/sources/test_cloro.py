@@ -13,6 +13,7 @@ from exporter.model import FailureReason, RateLimit
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
+from exporter.shard import WHOLE
 from exporter.sources.base import StatusError
 from exporter.sources.cloro import CloroConfig
 from tests.harness.cloro import KEY, PUBLISHED, Cloro, error
@@ -32,7 +33,7 @@ def config(upstream: Upstream, **settings: Any) -> CloroConfig:
 
 
 async def refusal(config: CloroConfig) -> StatusError:
-    source = config.build(lambda *_: None)
+    source = config.build(WHOLE, lambda *_: None)
     try:
         with pytest.raises(StatusError) as refused:
             await source.poll()
@@ -67,7 +68,7 @@ async def test_a_key_that_a_proxy_drops(cloro: tuple[Cloro, Upstream]) -> None:
 
 async def test_the_request_is_the_documented_one(cloro: tuple[Cloro, Upstream]) -> None:
     _, upstream = cloro
-    source = config(upstream).build(lambda *_: None)
+    source = config(upstream).build(WHOLE, lambda *_: None)
     await source.poll()
     await source.close()
     (request,) = upstream.requests
@@ -168,7 +169,7 @@ async def test_rate_limit_headers(headers: Mapping[str, str], status: int, expec
         if status == 429:
             assert (await refusal(config(upstream))).rate_limit == expected
             return
-        source = config(upstream).build(lambda *_: None)
+        source = config(upstream).build(WHOLE, lambda *_: None)
         assert (await source.poll()).rate_limit == expected
         await source.close()
 

@@ -18,6 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from exporter.metrics.exposition import Body, Rendered, render
 from exporter.metrics.text import Format
+from exporter.shard import WHOLE
 from exporter.sources import SYSTEMS
 from exporter.sources.base import SourceConfig
 from tests.harness.cloro import KEY, Cloro
@@ -93,13 +94,13 @@ async def published(case: Path) -> Rendered:
     async with serve(fake(system, scripted, now)) as upstream:
         settings = {"name": "golden", "system": system} | SETTINGS[system](upstream.url) | changed
         config: SourceConfig = SYSTEMS[system].model_validate(settings)
-        source = config.build(lambda *_: None)
+        source = config.build(WHOLE, lambda *_: None)
         snapshot = await source.poll()
         await source.close()
     assert snapshot.unreadable == ()
     if system == "prefect":
         assert_asked_as_scripted(upstream, scripted, now)
-    return render(snapshot, source=config.name, system=config.system_name, max_series=config.max_series)
+    return render(snapshot, source=config.name, system=config.system, max_series=config.max_series)
 
 
 @golden

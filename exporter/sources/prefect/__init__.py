@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Annotated, Final, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
@@ -18,6 +18,7 @@ from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError
 from exporter.sources.http_config import HttpUrl
 from exporter.sources.prefect import backlog, slots
+from exporter.sources.prefect.about import ABOUT, POOL_STATUSES, WORKER_STATUSES
 from exporter.sources.prefect.api import WORKERS, Api, WorkPool, WorkQueue, is_deleted, is_unsupported
 from exporter.sources.prefect.backlog import Backlog
 from exporter.sources.prefect.discovery import Discovered, Discovery
@@ -36,7 +37,6 @@ _PARTS_SHARE: Final = 0.95
 """The same for whole parts, such as a backlog that takes too long."""
 _POLLS_PER_VERSION: Final = 20
 """Polls for which the server's version is taken to be the same, if none of them fails: 10 minutes, by default."""
-_WORKER_STATUSES: Final = ("ONLINE", "OFFLINE")
 
 
 def _api_url(url: str) -> str:
@@ -68,8 +68,9 @@ class NameFilter(Settings):
 class PrefectConfig(SourceConfig):
     """A Prefect server, or a workspace of Prefect Cloud."""
 
+    about: ClassVar = ABOUT
     system: Literal["prefect"]
-    """The kind of upstream."""
+    """The kind of upstream: the label `system`."""
     url: Annotated[HttpUrl, AfterValidator(_api_url)]
     """Address of the API as in `PREFECT_API_URL`; that of a server ends in `/api`."""
     concurrency: int = Field(default=4, ge=1, le=32)
@@ -81,28 +82,21 @@ class PrefectConfig(SourceConfig):
     collect: Annotated[tuple[Part, ...], Field(strict=False, min_length=1)] = PARTS
     """What to read: slots of the queues, their backlog of waiting runs, pools, limits that are not queues, workers."""
 
-    @property
-    def system_name(self) -> str:
-        """`prefect`."""
-        return self.system
-
-    def part_of(self, shard: Shard) -> Self:
+    def part_of(self, shard: Shard) -> Shard:
         """Its pools, queues and limits are shared out."""
-        part = self.model_copy()
-        part._shard = shard  # noqa: SLF001  of the same class
-        return part
+        return shard
 
-    def build(self, count_request: CountRequest) -> Source:
-        """The source that this configures."""
-        return PrefectSource(self, count_request)
+    def build(self, shard: Shard, count_request: CountRequest) -> Source:
+        """The source that this configures, as that shard reads it."""
+        return PrefectSource(self, shard, count_request)
 
 
 class PrefectSource:
     """Discovers the pools and their queues, then reads the parts that are to be collected, one after the other."""
 
-    def __init__(self, config: PrefectConfig, count_request: CountRequest) -> None:
+    def __init__(self, config: PrefectConfig, shard: Shard, count_request: CountRequest) -> None:
         self._config = config
-        self._owns = partial(config.shard.owns, config.name)
+        self._owns = partial(shard.owns, config.name)
         self._api = Api(
             config,
             request_timeout=config.timeout * _REQUEST_SHARE,
@@ -270,9 +264,9 @@ class PrefectSource:
             except SourceError as error:
                 left_out(error, "workers")
                 return None if is_deleted(error) else error
-            counts = Counter(row.status if row.status in _WORKER_STATUSES else "unknown" for row in rows)
+            counts = Counter(row.status if row.status in WORKER_STATUSES else "unknown" for row in rows)
             beats = [row.last_heartbeat_time.timestamp() for row in rows if row.last_heartbeat_time]
-            by_status = {status: counts.pop(status, 0) for status in _WORKER_STATUSES} | counts
+            by_status = {status: counts.pop(status, 0) for status in WORKER_STATUSES} | counts
             return Workers(by_status, max(beats, default=None))
 
         found = dict(zip(pools, await each(list(pools.values()), read, self._config.concurrency), strict=True))
@@ -306,7 +300,7 @@ class PrefectSource:
             paused=pool.is_paused,
             active_slots=pool.active_slots,
             slot_limit=pool.concurrency_limit,
-            status=pool.status,
+            statuses=_statuses(pool),
             workers=workers,
         )
 
@@ -361,6 +355,13 @@ class _Support:
             if not is_unsupported(error):
                 raise
             return ""
+
+
+def _statuses(pool: WorkPool) -> dict[str, bool]:
+    if not pool.status:
+        return {}
+    has = pool.status if pool.status in POOL_STATUSES else "unknown"
+    return {status: status == has for status in dict.fromkeys((*POOL_STATUSES, has))}
 
 
 def _queue(queue: WorkQueue, pool: str, of_queue: Slots | None, waiting: Backlog | None) -> Queue:

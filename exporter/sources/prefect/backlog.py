@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from exporter.sources.prefect.about import ABOUT
 from exporter.sources.prefect.api import COUNT, FLOW_RUNS, HISTORY, Api, FlowRun, WorkQueue
 from exporter.sources.prefect.each import each
 
-WAITING_STATES: Final = ("Scheduled", "Late", "AwaitingConcurrencySlot", "AwaitingRetry")
+WAITING_STATES: Final = tuple(ABOUT.waiting_states)
 """Names of the states in which a run waits; any other is counted as `other`."""
 
 _HELD_BACK: Final = "AwaitingConcurrencySlot"

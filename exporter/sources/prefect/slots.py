@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from exporter.model import Durations
+from exporter.sources.prefect.about import ABOUT
 from exporter.sources.prefect.api import COUNT, FLOW_RUNS, Api, FlowRun, WorkQueue
 
-HOLDING_STATES: Final = ("PENDING", "RUNNING", "CANCELLING")
+HOLDING_STATES: Final = tuple(ABOUT.holder_states)
 """The state types whose runs hold a slot of a queue, as `concurrency_status` of the queue counts."""
 
 PAGE_IN_QUEUES: Final = 4
