@@ -178,9 +178,16 @@ def test_prometheus_scrapes_what_it_discovers(proxied: Proxied, tmp_path: Path) 
         for number, url in enumerate(urls)
     ]
     with PrometheusServer(tmp_path, config={"scrape_configs": jobs}) as prometheus:
-        prometheus.process.wait_until(lambda: prometheus.query("count(up == 1) == 4") != [], what="all targets are up")
-        targets = httpx.get(f"{prometheus.url}/api/v1/targets", trust_env=False, timeout=PATIENCE).json()["data"]
-    scraped = {(target["scrapePool"], target["scrapeUrl"]) for target in targets["activeTargets"]}
+
+        def targets() -> list[dict[str, str]]:
+            answer = httpx.get(f"{prometheus.url}/api/v1/targets", trust_env=False, timeout=PATIENCE)
+            found: list[dict[str, str]] = answer.json()["data"]["activeTargets"]
+            return found
+
+        prometheus.process.wait_until(
+            lambda: [one["health"] for one in targets()] == ["up"] * 4, what="4 targets are up"
+        )
+        scraped = {(one["scrapePool"], one["scrapeUrl"]) for one in targets()}
     names = ("prefect-demo", "cloro-demo")
     assert scraped == {(str(i), f"{url}/metrics?source={name}") for i, url in enumerate(urls) for name in names}
 
