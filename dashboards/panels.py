@@ -14,8 +14,8 @@ from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from dashboards.queries import POOLS, SCRAPED
-from exporter.sources import SYSTEMS
-from exporter.sources.about import About, Tone
+from exporter.config import ABOUT
+from exporter.sources.about import Tone
 
 GOOD: Final = "green"
 NEAR: Final = "yellow"
@@ -36,8 +36,6 @@ FULL: Final = ((GOOD, None), (NEAR, 0.9), (BAD, 1))
 """Shares of the slots that are taken."""
 FULL_LINE: Final = (("transparent", None), (BAD, 1))
 """Only a line, where all slots are taken."""
-ABOUT: Final[Mapping[str, About]] = {system: config.about for system, config in SYSTEMS.items()}
-"""What each system says about itself."""
 _TONES: Final[Mapping[Tone, str]] = {"neutral": NEUTRAL, "near": NEAR, "act": ACT, "closed": CLOSED}
 
 

@@ -6,7 +6,6 @@ from grafana_foundation_sdk.builders.dashboard import AnnotationQuery, Dashboard
 from grafana_foundation_sdk.builders.prometheus import Dataquery
 
 from dashboards.panels import (
-    ABOUT,
     ACT,
     BAD,
     CLOSED,
@@ -51,6 +50,7 @@ from dashboards.queries import (
     named,
     of_queues,
 )
+from exporter.config import ABOUT
 
 ONLINE = f'max by (source, pool) (concurrency_pool_workers{{{POOLS}, status="ONLINE"}} @ end())'
 GROWTH = f"concurrency:waiting_tasks:deriv15m{{{RECORDED_QUEUES}}} * 60"

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from docs import alerting, cost
 from exporter.clock import Clock
+from exporter.config import ABOUT
 from exporter.flags import parser
 from exporter.metrics.family import Family
 from exporter.metrics.observed import OBSERVED
@@ -59,7 +60,7 @@ def metrics() -> str:
     return "\n\n".join(
         [
             *(f"## {thing}\n\n{_table(_METRIC, rows)}" for thing, rows in tables.items()),
-            *(f"## Where {about.title}'s values come from\n\n{_figures(about)}" for about in _abouts()),
+            *(f"## Where {about.title}'s values come from\n\n{_figures(about)}" for about in ABOUT.values()),
         ]
     )
 
@@ -67,12 +68,18 @@ def metrics() -> str:
 _METRIC: Final = ("metric", "type", "labels", "meaning")
 
 
-def _abouts() -> list[About]:
-    return [config.about for config in SYSTEMS.values()]
-
-
 def _figures(about: About) -> str:
     return _table(("metric", "comes from"), [(f"`{name}`", f"{text}.") for name, text in about.figures.items()])
+
+
+def environment() -> str:
+    """A table of the variables that make a source without a file."""
+    rows = []
+    for system, about in ABOUT.items():
+        for at, variable in enumerate(about.environment):
+            sets = f"its `{variable.key}`" if at else f"`{variable.key}` of a source `{system}`"
+            rows.append((f"`{variable.name}`", f"{sets}: {variable.note}" if variable.note else sets))
+    return _table(("variable", "what it sets"), rows)
 
 
 def endpoints() -> str:
@@ -158,6 +165,7 @@ def thresholds() -> str:
 SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
     "flags": flags,
     "configuration": configuration,
+    "environment": environment,
     "web configuration": web_configuration,
     "endpoints": endpoints,
     "metrics": metrics,

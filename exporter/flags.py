@@ -4,10 +4,12 @@ import argparse
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from exporter import __version__, logs
+from exporter.config import ABOUT
 from exporter.output import say
 from exporter.shard import WHOLE, Shard
 
@@ -46,13 +48,28 @@ def _shard(text: str) -> Shard:
     return Shard(int(match[1]), int(match[2]))
 
 
+_TITLES: Final = [about.title for about in ABOUT.values()]
+
+
+def _listed(words: Sequence[str], last: str = "and") -> str:
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+
+
+def _variables() -> list[str]:
+    """For each system the variable that makes a source, with those that have its credentials."""
+    found = []
+    for first, *others in (about.environment for about in ABOUT.values() if about.environment):
+        credentials = [one.name for one in others if one.key in {"authorization", "basic_auth"}]
+        found.append(f"{first.name} (with {_listed(credentials, 'or')})" if credentials else first.name)
+    return found
+
+
 def parser() -> argparse.ArgumentParser:
     """The flags; those of the Prometheus ecosystem have the names that every exporter gives them."""
     parser = _Parser(
         prog="concurrency-exporter",
-        description="Prometheus exporter for concurrency slots and task queues of Prefect and cloro.",
-        epilog="Without --config.file, PREFECT_API_URL (with PREFECT_API_KEY or PREFECT_API_AUTH_STRING) and"
-        " CLORO_API_KEY each define a source.",
+        description=f"Prometheus exporter for concurrency slots and task queues of {_listed(_TITLES)}.",
+        epilog=f"Without --config.file, {_listed(_variables())} each define a source.",
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),
     )

@@ -84,3 +84,48 @@ async def test_an_answer_that_breaks_its_contract_fails_the_poll(tree: Path) -> 
     lines, log = await served(tree, lambda _: answer(broken))
     assert lines == []
     assert BLOCKS[5].text.strip() in log
+
+
+def test_one_module_one_word_and_golden_files_are_all(tree: Path) -> None:
+    """What else tells of the system is generated of it."""
+    for folder in ("alerts", "dashboards", "deploy", "docs", "tests"):
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+    for document in ROOT.glob("*.md"):
+        shutil.copy(document, tree)
+    golden = tree / "tests" / "sources" / "buildfarm"
+    golden.mkdir()
+    asked = {"/queues": [{"asked": None, "body": json.loads(BLOCKS[0].text)}]}
+    (golden / "queues.json").write_text(json.dumps(asked), encoding="utf-8")
+
+    def run(*command: str) -> str:
+        done = subprocess.run([sys.executable, *command], cwd=tree, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    of_it = ("-m", "pytest", "-k", "buildfarm", "-p", "no:cacheprovider")
+    run(*of_it, "tests/sources/test_golden.py", "--update-golden")
+    assert "concurrency_queue_active_slots" in (golden / "queues.prom").read_text(encoding="utf-8")
+    assert " passed" in run(*of_it, "tests/sources")
+    run("-m", "docs.generate")
+    run("-m", "dashboards.build")
+
+    files = (path for path in tree.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    written = {
+        str(name)
+        for name in (path.relative_to(tree) for path in files)
+        if not (ROOT / name).exists() or (ROOT / name).read_bytes() != (tree / name).read_bytes()
+    }
+    generated = {"docs/configuration.md", "docs/metrics.md"}
+    assert written == generated | {
+        "exporter/sources/buildfarm.py",
+        "exporter/sources/__init__.py",
+        *(f"tests/sources/buildfarm/queues.{suffix}" for suffix in ("json", "prom", "om")),
+    }
+    before, after = (
+        (root / "exporter/sources/__init__.py").read_text(encoding="utf-8").splitlines() for root in (ROOT, tree)
+    )
+    imported, union = (line for line in after if line not in before)
+    assert imported == "from exporter.sources.buildfarm import BuildfarmConfig"
+    assert union.replace(" | BuildfarmConfig", "") in before
+    assert "## Where Build farm's values come from" in (tree / "docs/metrics.md").read_text(encoding="utf-8")
+    assert "Prefect, cloro and Build farm." in " ".join(run("-m", "exporter", "--help").split())

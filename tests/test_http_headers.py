@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.config import _OF_PREFECTS_CLIENT_ONLY, from_environment, load
+from exporter.config import ABOUT, from_environment, load
 from exporter.settings.reader import ConfigError
 from tests.harness.programs import prefect_python
 from tests.harness.upstream import answer, serve, serving
@@ -184,7 +184,9 @@ for prefix, model in (("PREFECT_API_", APISettings), ("PREFECT_CLIENT_", ClientS
     done = subprocess.run([prefect_python(), "-c", program], capture_output=True, text=True, check=True, timeout=120)
     honoured = {f"PREFECT_API_{name}" for name in HONOURED} | {"PREFECT_CLIENT_CUSTOM_HEADERS"}
     of_profiles = {"PREFECT_PROFILE", "PREFECT_PROFILES_PATH"}
-    assert set(done.stdout.split()) == honoured | NOT_OF_THE_CONNECTION | (_OF_PREFECTS_CLIENT_ONLY - of_profiles)
+    assert set(done.stdout.split()) == honoured | NOT_OF_THE_CONNECTION | (
+        ABOUT["prefect"].ignored_environment - of_profiles
+    )
 
 
 UNCARRIED = "has characters that a header can't carry"

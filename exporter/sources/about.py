@@ -10,6 +10,19 @@ held back, or comes to its end."""
 
 
 @dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable of the environment that the system's own client reads, and what it sets.
+
+    `key` is the key of a source; one in another is written `tls_config.ca_file`. `note` is for the documents, in
+    Markdown: what there is to know beyond that.
+    """
+
+    name: str
+    key: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Priorities:
     """How a system numbers its priorities: the one that goes first, and the last, if there is a last."""
 
@@ -45,3 +58,11 @@ class About:
     own."""
     priorities: Priorities | None = None
     """None where its queues have no priorities."""
+    environment: tuple[Variable, ...] = ()
+    """The variables that make a source without a file: the first of them makes it, the others add to it."""
+    ignored_environment: frozenset[str] = frozenset()
+    """Variables that change how the system's own client connects, and not how the exporter does."""
+
+    def is_set_up_by(self, variables: Mapping[str, str]) -> bool:
+        """Whether these variables make a source of the system."""
+        return any(variable.name in variables for variable in self.environment[:1])

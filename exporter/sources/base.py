@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable
-from typing import Annotated, ClassVar, Final, Protocol, Self, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Final, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
@@ -131,6 +131,22 @@ class SourceConfig(Settings):
     """How to trust an `https` upstream, and an `https` proxy."""
     proxy_url: HttpUrl | None = None
     """Proxy to send all requests through."""
+
+    @classmethod
+    def from_environment(cls, variables: Mapping[str, str]) -> dict[str, Any]:
+        """The settings that the variables of `about.environment` make: each sets the key that is named there.
+
+        Raises `ConfigError` where a system has rules of its own, which a variable breaks.
+        """
+        found: dict[str, Any] = {}
+        for variable in cls.about.environment:
+            if value := variables.get(variable.name):
+                *above, last = variable.key.split(".")
+                inner = found
+                for key in above:
+                    inner = inner.setdefault(key, {})
+                inner[last] = value
+        return found
 
     def part_of(self, shard: Shard) -> Shard | None:
         """What that one of several exporters reads of the source; None if it reads nothing.

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from exporter.model import Queue, Snapshot
 from exporter.shard import Shard
-from exporter.sources.about import About, Priorities
+from exporter.sources.about import About, Priorities, Variable
 from exporter.sources.base import Contract, Count, CountRequest, Rows, Source, SourceConfig
 from exporter.sources.client import Client
 from exporter.sources.http_config import HttpUrl
@@ -33,6 +33,7 @@ class CloroConfig(SourceConfig):
             "concurrency_queue_processing_tasks": "`processingTasks`",
         },
         priorities=Priorities(first=10, last=1),
+        environment=(Variable("CLORO_API_KEY", "authorization.credentials"),),
     )
     system: Literal["cloro"]
     """The kind of upstream: the label `system`."""

@@ -53,7 +53,7 @@ def test_its_states_are_those_that_are_published(system: str) -> None:
 
 @of_each_system
 def test_its_priorities_are_those_that_are_published(system: str) -> None:
-    found = values(system, "priority", "concurrency_queue_queued_tasks") - {"unknown"}
+    found = values(system, "priority", "concurrency_queue_queued_tasks") - {"", "unknown"}
     priorities = SYSTEMS[system].about.priorities
     assert (priorities is not None) == bool(found)
     assert not priorities or {int(one) for one in found} <= set(priorities.levels(1000))

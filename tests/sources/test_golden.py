@@ -1,7 +1,8 @@
 """What a system answers, and beside it what is published for that: in classic text (.prom) and OpenMetrics (.om).
 
-A case is a file <system>/<case>.json, or a folder with such a file and what belongs to it. A case of Prefect may have,
-beside the answers by path, `settings` of the source, and `now`, the server's time. To write the published side anew,
+A case is a file <system>/<case>.json, or a folder with such a file and what belongs to it. It has for each path the
+answers, and what was asked (null where the request has no body), and may have `settings` of the source, and `now`, the
+server's time; a case of cloro has its one answer. To write the published side anew,
 run with --update-golden, and read the difference.
 """
 
@@ -41,11 +42,15 @@ def prefect(url: str) -> dict[str, Any]:
     return {"url": f"{url}/api", "collect": ["queues", "pools"]}
 
 
+def plain(url: str) -> dict[str, Any]:
+    return {"url": url}
+
+
 SETTINGS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {"cloro": cloro, "prefect": prefect}
 
 
 def fake(system: str, scripted: Any, now: datetime | None) -> Answer:
-    """cloro has one answer. For Prefect there is a list of answers for each path, and its version."""
+    """cloro has one answer. Of any other there is a list of answers for each path, and of Prefect its version."""
     if system == "cloro":
         return Cloro(status=scripted)
     date = {"Date": format_datetime(now, usegmt=True)} if now else {}
@@ -76,7 +81,9 @@ def assert_asked_as_scripted(
     upstream: Upstream, scripted: dict[str, list[dict[str, Any]]], now: datetime | None
 ) -> None:
     for path in {*scripted, *(request.path for request in upstream.requests)} - {VERSION}:
-        asked = [relative(request.json, now) for request in upstream.requests if request.path == path]
+        asked = [
+            relative(json.loads(request.body or b"null"), now) for request in upstream.requests if request.path == path
+        ]
         assert asked == [one["asked"] for one in scripted[path]], path
 
 
@@ -88,17 +95,17 @@ async def published(case: Path) -> Rendered:
     system = case.relative_to(HERE).parts[0]
     scripted = read(case)
     changed, now = {}, None
-    if system == "prefect":
+    if system != "cloro":
         changed = scripted.pop("settings", {})
         now = datetime.fromisoformat(scripted.pop("now")) if "now" in scripted else None
     async with serve(fake(system, scripted, now)) as upstream:
-        settings = {"name": "golden", "system": system} | SETTINGS[system](upstream.url) | changed
+        settings = {"name": "golden", "system": system} | SETTINGS.get(system, plain)(upstream.url) | changed
         config: SourceConfig = SYSTEMS[system].model_validate(settings)
         source = config.build(WHOLE, lambda *_: None)
         snapshot = await source.poll()
         await source.close()
     assert snapshot.unreadable == ()
-    if system == "prefect":
+    if system != "cloro":
         assert_asked_as_scripted(upstream, scripted, now)
     return render(snapshot, source=config.name, system=config.system, max_series=config.max_series)
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Annotated, ClassVar, Final, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
@@ -17,7 +17,7 @@ from exporter.settings.regex import FullMatch, Regex
 from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError
 from exporter.sources.http_config import HttpUrl
-from exporter.sources.prefect import backlog, slots
+from exporter.sources.prefect import backlog, environment, slots
 from exporter.sources.prefect.about import ABOUT, POOL_STATUSES, WORKER_STATUSES
 from exporter.sources.prefect.api import WORKERS, Api, WorkPool, WorkQueue, is_deleted, is_unsupported
 from exporter.sources.prefect.backlog import Backlog
@@ -81,6 +81,11 @@ class PrefectConfig(SourceConfig):
     """Work queues to read, in the pools that are read."""
     collect: Annotated[tuple[Part, ...], Field(strict=False, min_length=1)] = PARTS
     """What to read: slots of the queues, their backlog of waiting runs, pools, limits that are not queues, workers."""
+
+    @classmethod
+    def from_environment(cls, variables: Mapping[str, str]) -> dict[str, Any]:
+        """The settings that the variables of Prefect's own client make."""
+        return environment.settings(variables)
 
     def part_of(self, shard: Shard) -> Shard:
         """Its pools, queues and limits are shared out."""

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from exporter.sources.about import About, Priorities
+from exporter.sources.about import About, Priorities, Variable
 
 POOL_STATUSES: Final = ("READY", "NOT_READY", "PAUSED")
 WORKER_STATUSES: Final = ("ONLINE", "OFFLINE")
@@ -51,4 +51,23 @@ ABOUT: Final = About(
         "AwaitingRetry": None,
     },
     priorities=Priorities(first=1),
+    environment=(
+        Variable("PREFECT_API_URL", "url"),
+        Variable("PREFECT_API_KEY", "authorization"),
+        Variable(
+            "PREFECT_API_AUTH_STRING",
+            "basic_auth",
+            "it comes before a key; a text without a colon is sent as it is",
+        ),
+        Variable("PREFECT_CLIENT_CUSTOM_HEADERS", "http_headers", 'a JSON object, like `{"X-Name": "value"}`'),
+        Variable("PREFECT_API_SSL_CERT_FILE", "tls_config.ca_file"),
+        Variable("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "tls_config.insecure_skip_verify"),
+    ),
+    ignored_environment=frozenset(
+        {
+            *("PREFECT_API_ENABLE_HTTP2", "PREFECT_API_REQUEST_TIMEOUT", "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"),
+            *("PREFECT_CLIENT_MAX_RETRIES", "PREFECT_CLIENT_RETRY_EXTRA_CODES", "PREFECT_CLIENT_RETRY_JITTER_FACTOR"),
+            *("PREFECT_PROFILE", "PREFECT_PROFILES_PATH"),
+        }
+    ),
 )
