@@ -110,12 +110,11 @@ def test_they_ask_for_as_many_workers_as_there_are_slots_for(
         assert {0} < set(expected.values())
         for query in QUERIES.values():
             for pool, workers in expected.items():
-                ((_, value),) = server.query(of_pool(query, "prefect", pool))
+                ((_, value),) = server.wait_for(of_pool(query, "prefect", pool))
                 assert ceil(value) == workers, pool
-            limits = server.query('concurrency_pool_slot_limit{source="prefect-demo"}')
-            assert limits
+            limits = server.wait_for('concurrency_pool_slot_limit{source="prefect-demo"}')
             for labels, limit in limits:
-                ((_, value),) = server.query(of_pool(query, "prefect-demo", labels["pool"]))
+                ((_, value),) = server.wait_for(of_pool(query, "prefect-demo", labels["pool"]))
                 assert 0 <= value <= limit
             assert server.query(of_pool(query, "prefect", "no such pool")) == []
 

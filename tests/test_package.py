@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from exporter import __version__
 from exporter.model import OUTCOMES
 from tests.harness.certificates import authority, certificate
+from tests.harness.exporter import troubles
 from tests.harness.process import PATIENCE, accepts, free_port, running
 from tests.harness.programs import ROOT
 
@@ -161,4 +162,4 @@ def test_it_runs_without_the_checkout(installed: str, request: pytest.FixtureReq
     assert "cloro-demo" in status.text
     assert 'concurrency_exporter_source_up{source="prefect-demo",system="prefect"} 1.0' in metrics.text
     assert all(f'outcome="{outcome}"' in metrics.text for outcome in OUTCOMES)
-    assert "level=warning" not in process.log_text()
+    assert troubles(process) == []

@@ -1,5 +1,6 @@
 """The command under test as a child process, and its metrics as a test reads them."""
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,12 @@ def exporter(
             answers(url + prefix + path, status=401 if auth else 200), what=f"the exporter answers {path}"
         )
         yield Exporter(url, process, auth, prefix)
+
+
+def troubles(process: Process) -> list[str]:
+    """The errors and warnings in its log, without what a slow machine does to the polls of a source that is well."""
+    lines = [line for line in process.log_text().splitlines() if re.search("level=(error|warning)", line)]
+    return [line for line in lines if not re.search('msg="poll (skipped|failed" .*reason=timeout)', line)]
 
 
 def series(text: str, prefix: str = "concurrency_") -> Series:
