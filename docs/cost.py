@@ -43,7 +43,7 @@ POOL: Final = Pool(
     active_slots=8,
     slot_limit=64,
     statuses={"READY": True, "NOT_READY": False, "PAUSED": False},
-    workers=Workers({"ONLINE": 1, "OFFLINE": 0}, _THEN),
+    workers=Workers({"ONLINE": 1}, _THEN),
 )
 LIMIT: Final = Limit("database", "tag", POOL.id, active_slots=3, slot_limit=8, slot_decay=0.0, active=True)
 CLORO: Final = Queue(

@@ -146,6 +146,8 @@ class Unreadable:
         """What is left out, in words."""
         if self.queue:
             return f"queue {self.queue!r} of pool {self.pool!r}"
+        if self.part == "pools" and self.pool:
+            return f"pool {self.pool!r}"
         return f"the {self.part} of pool {self.pool!r}" if self.pool else f"the {self.part}"
 
 

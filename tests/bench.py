@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from itertools import pairwise
@@ -32,7 +33,7 @@ from exporter.shard import WHOLE, Shard
 from exporter.sources.prefect import PrefectConfig
 from exporter.sources.prefect.slots import HOLDING_STATES
 from exporter.web.server import Server, listen
-from tests.harness.exporter import exporter
+from tests.harness.exporter import exporter, series
 from tests.harness.prefect import PrefectServer
 from tests.harness.process import Process, accepts, free_port
 from tests.harness.seed import fleet, seed
@@ -284,6 +285,44 @@ async def prefect() -> None:
             )
 
 
+async def workers() -> None:
+    """A real server with and without dead workers, which it never deletes: requests and seconds of a poll."""
+    print("\nA real Prefect 3.9.1 with 9 pools, and dead workers (target: no more requests than without)")
+    print(f"{'dead':>7} {'requests':>9} {'of workers':>11} {'seconds':>8}")
+    for dead in (0, 5_000):
+        plan = fleet(1, pools=9, queues=27, runs=200, limits=9)
+        for number in range(dead):
+            plan.add_worker(plan.pools[number % len(plan.pools)], f"dead-{number}", heartbeat=7_000 + number)
+        with tempfile.TemporaryDirectory() as directory, PrefectServer(Path(directory) / "home") as server:
+            seed(server, plan)
+            sent: Counter[str] = Counter()
+            async with polling(server.api_url, timeout="2m") as (poller, store, telemetry):
+                await poller.poll(NAME)
+                seconds = []
+                sent.subtract(_sent(telemetry))
+                for _ in range(5):
+                    begin = time.perf_counter()
+                    await poller.poll(NAME)
+                    seconds.append(time.perf_counter() - begin)
+                sent.update(_sent(telemetry))
+                assert store.states()[0].outcome == "success", store.states()[0]
+            of_workers = sent["/work_pools/{name}/workers/filter"]
+            print(
+                f"{dead:>7} {sent.total() / 5:>9.1f} {of_workers / 5:>11.1f} {statistics.median(seconds):>8.2f}",
+                flush=True,
+            )
+
+
+def _sent(telemetry: Telemetry) -> Counter[str]:
+    """How many requests of each route were sent."""
+    found = series(telemetry.render(Format.CLASSIC).decode())
+    sent: Counter[str] = Counter()
+    for (name, labels), count in found.items():
+        if name == "concurrency_exporter_upstream_requests_total":
+            sent[dict(labels)["endpoint"]] += int(count)
+    return sent
+
+
 async def shards() -> None:
     """A real server that several exporters share: requests, seconds and series, of each and of all together."""
     print("\nA real Prefect 3.9.1 with 510 queues that N exporters share, all polling at the same time")
@@ -375,6 +414,7 @@ def main() -> None:
         "polls": polls,
         "memory": memory,
         "prefect": prefect,
+        "workers": workers,
         "shards": shards,
     }
     parser = argparse.ArgumentParser(description=__doc__)

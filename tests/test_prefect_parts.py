@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from exporter.model import PARTS, FailureReason, Part, Snapshot
+from exporter.model import PARTS, FailureReason, Part, Snapshot, Workers
 from exporter.polling.store import SourceState
 from exporter.report import report
 from exporter.sources.prefect import slots
@@ -109,7 +109,7 @@ class Fake:
                 of_pool = [one for one in self.pools if one["name"] == name]
                 return self._page([row for row in self.queues if row["work_pool_id"] == of_pool[0]["id"]], body)
             case ["work_pools", name, "workers", "filter"]:
-                return self._page(self.workers.get(name, []), body)
+                return self._page([row for row in self.workers.get(name, []) if is_wanted(row, body)], body)
             case ["work_queues", "filter"] if ids:
                 return self._page([row for row in self.queues if row["id"] in ids], body)
             case ["work_queues", "filter"]:
@@ -201,8 +201,24 @@ def limit(number: int, name: str, **changed: object) -> Row:
     return whole | {"slot_decay_per_second": 0.0} | changed
 
 
-def worker(number: int, state: str = "ONLINE") -> Row:
-    return {"id": ident(number), "name": f"w{number}", "status": state, "last_heartbeat_time": "2026-11-21T23:24:25Z"}
+BEAT: Final = datetime.now(UTC)
+
+
+def worker(number: int, state: str = "ONLINE", silent: timedelta = timedelta()) -> Row:
+    return {
+        "id": ident(number),
+        "name": f"w{number}",
+        "status": state,
+        "last_heartbeat_time": (BEAT - silent).isoformat(),
+    }
+
+
+def is_wanted(worker: Row, body: Row) -> bool:
+    """Whether the filter of a listing admits a worker."""
+    wanted = body.get("workers", {})
+    since = datetime.fromisoformat(wanted["last_heartbeat_time"]["after_"]) if wanted else None
+    beat = datetime.fromisoformat(worker["last_heartbeat_time"])
+    return (not wanted or worker["status"] in wanted["status"]["any_"]) and (not since or beat >= since)
 
 
 def small(**changed: Any) -> Fake:
@@ -630,6 +646,61 @@ async def test_the_workers_of_one_pool_can_not_be_found(refusal: bytes) -> None:
         assert [one.name for one in snapshot.pools if one.workers] == ["b", "c"]
 
 
+def dead(number: int) -> Row:
+    return worker(number, "OFFLINE", timedelta(hours=1))
+
+
+def forgotten(number: int) -> Row:
+    """One of which no service of the server has found that it is dead."""
+    return worker(number, "ONLINE", timedelta(days=2))
+
+
+@pytest.mark.parametrize(
+    ("workers", "online", "silent", "requests"),
+    [
+        ([], 0, None, 2),
+        ([dead(n) for n in range(5_000)], 0, timedelta(hours=1), 2),
+        ([worker(n) for n in range(3)], 3, timedelta(), 1),
+        ([*(worker(n) for n in range(3)), *(dead(n) for n in range(3, 5_000))], 3, timedelta(), 1),
+        ([*(worker(n) for n in range(3)), *(forgotten(n) for n in range(3, 5_000))], 3, timedelta(), 1),
+        ([forgotten(n) for n in range(5_000)], 0, timedelta(days=2), 2),
+        ([*(worker(n) for n in range(199)), *(dead(n) for n in range(199, 5_000))], 199, timedelta(), 1),
+        ([*(worker(n) for n in range(450)), *(dead(n) for n in range(450, 5_000))], 450, timedelta(), 3),
+    ],
+    ids=["none", "dead", "some", "some-beside-dead", "some-beside-forgotten", "forgotten", "page", "pages"],
+)
+async def test_dead_workers_cost_no_request(
+    workers: list[Row], online: int, silent: timedelta | None, requests: int
+) -> None:
+    """A server never deletes them. It orders them by their heartbeats, the newest first."""
+    async with serve(small(workers={"a": workers})) as upstream:
+        async with Exporter("prefect", upstream.url, collect=["workers"]) as exporter:
+            for _ in range(2):
+                upstream.requests.clear()
+                snapshot = snapshot_of(await exporter.poll())
+                assert Counter(asked(upstream))[A_WORKERS] == requests
+    assert snapshot.unreadable == ()
+    (found,) = [one.workers for one in snapshot.pools if one.name == "a"]
+    assert found == Workers({"ONLINE": online}, None if silent is None else (BEAT - silent).timestamp())
+
+
+async def test_workers_of_a_pool_that_are_not_read_in_time_cost_no_other_pool_its_workers() -> None:
+    fake = small(faults={A_WORKERS: never})
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["workers"], **SLOW) as exporter:
+        snapshot = snapshot_of(await poll_until_late(exporter, upstream, 3))
+        assert [(one.part, one.pool, one.reason) for one in snapshot.unreadable] == [("workers", "a", "timeout")]
+        assert [one.name for one in snapshot.pools if one.workers] == ["b", "c"]
+
+
+async def test_workers_in_a_status_of_tomorrow_are_counted() -> None:
+    faults = {A_WORKERS: answer([worker(1), worker(2, "DRAINING"), worker(3, "OFFLINE")])}
+    async with serve(small(faults=faults)) as upstream:
+        async with Exporter("prefect", upstream.url, collect=["workers"]) as exporter:
+            snapshot = snapshot_of(await exporter.poll())
+    (found,) = [one.workers for one in snapshot.pools if one.name == "a"]
+    assert found == Workers({"ONLINE": 1, "unknown": 1}, BEAT.timestamp())
+
+
 async def test_the_workers_of_a_deleted_pool() -> None:
     fake = small(faults={A_WORKERS: answer({"detail": "Work pool 'a' not found."}, 404)})
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
@@ -1045,10 +1116,11 @@ async def test_a_name_that_is_too_long_is_not_published() -> None:
     assert {one.name for one in snapshot.limits} == {"L" * 1_000, "database", "gpu", "etl/nightly"}
     message = f"{upstream.url}/api lists a name of more than 1,000 characters, which would be in each of its series"
     assert [(one.part, one.reason, one.message, one.what) for one in snapshot.unreadable] == [
-        ("queues", "too_large", message, f"the queues of pool '{'p' * 50}…'"),
+        ("pools", "too_large", message, f"pool '{'p' * 50}…'"),
         ("queues", "too_large", message, f"queue '{'q' * 50}…' of pool 'a'"),
         ("limits", "too_large", message, "the limits"),
     ]
+    assert 'queues_unreadable{source="s",system="prefect"} 1.0' in text
     assert len(text) + len(page) + len(str(exporter.logs)) < 200_000
 
 

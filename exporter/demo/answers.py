@@ -150,6 +150,11 @@ def history(runs: Iterable[Run], start: datetime, interval: timedelta, intervals
     ]
 
 
+def worker_status(heartbeat: datetime, now: datetime) -> str:
+    """Status of a worker with this last heartbeat."""
+    return "ONLINE" if now - heartbeat < OFFLINE_AFTER else "OFFLINE"
+
+
 def worker(worker: Worker, world: World, now: datetime) -> Json:
     """`WorkerResponse`; `status` is derived from the last heartbeat when it is read."""
     heartbeat = world.heartbeat(worker)
@@ -159,7 +164,7 @@ def worker(worker: Worker, world: World, now: datetime) -> Json:
         "work_pool_id": str(ident("pool", worker.pool)),
         "last_heartbeat_time": timestamp(heartbeat),
         "heartbeat_interval_seconds": int(HEARTBEAT.total_seconds()),
-        "status": "ONLINE" if now - heartbeat < OFFLINE_AFTER else "OFFLINE",
+        "status": worker_status(heartbeat, now),
     }
 
 

@@ -5,17 +5,25 @@ one that is empty is met by everything.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from exporter.demo.body import Criteria, Schema, any_, moment, one_of, text, uuid
 from exporter.demo.scenario import Deployment, Pool, Queue, ident
 from exporter.demo.world import Run, StateType
 
+WORKER_STATUSES = ("ONLINE", "OFFLINE")
+
 _OPERATOR: Schema = {"operator": one_of("and_", "or_")}
 _MOMENT: Schema = {"before_": moment, "after_": moment}
 
 QUEUES: Schema = {**_OPERATOR, "id": any_(uuid), "name": any_(text)}
 POOLS: Schema = {**QUEUES, "type": any_(text)}
+WORKERS: Schema = {
+    **_OPERATOR,
+    "status": any_(one_of(*WORKER_STATUSES)),
+    "last_heartbeat_time": _MOMENT,
+}
 DEPLOYMENTS: Schema = {**_OPERATOR, "id": any_(uuid)}
 FLOWS: Schema = {**_OPERATOR, "id": any_(uuid), "name": any_(text)}
 RUNS: Schema = {
@@ -35,6 +43,11 @@ def queue(queue: Queue, wanted: Criteria) -> bool:
 def pool(pool: Pool, wanted: Criteria) -> bool:
     """Whether the pool meets criteria of `POOLS`."""
     return _meets(wanted, {"id": pool.id, "name": pool.name, "type": pool.type})
+
+
+def worker(status: str, heartbeat: datetime, wanted: Criteria) -> bool:
+    """Whether a worker meets criteria of `WORKERS`."""
+    return _meets(wanted, {"status": status, "last_heartbeat_time": heartbeat})
 
 
 def deployment(deployment: Deployment, wanted: Criteria) -> bool:

@@ -93,10 +93,13 @@ class _Api:
         """Ordered by the last heartbeat, latest first."""
         body = await read_body(request)
         limit, offset = body.limit(), body.offset()
-        body.filter("workers", {})
+        wanted = body.filter("workers", filters.WORKERS)
         body.check()
         now, pool = self._now(), _pool(request)
-        workers = [worker for worker in WORKERS if worker.pool == pool.name]
+        beats = {worker: self._world.heartbeat(worker) for worker in WORKERS if worker.pool == pool.name}
+        workers = [
+            worker for worker, beat in beats.items() if filters.worker(answers.worker_status(beat, now), beat, wanted)
+        ]
         workers.sort(key=self._world.heartbeat, reverse=True)
         return JSONResponse([answers.worker(worker, self._world, now) for worker in workers[offset : offset + limit]])
 

@@ -175,6 +175,15 @@ async def test_workers_beat_and_a_dead_one_is_offline(prefect: httpx.AsyncClient
     for _ in range(5):
         workers = await post(prefect, f"/work_pools/{ML}/workers/filter")
         assert [worker["status"] for worker in workers] == ["ONLINE", "OFFLINE"]
+        some = [
+            await post(prefect, f"/work_pools/{ML}/workers/filter", workers=wanted)
+            for wanted in (
+                {"status": {"any_": ["ONLINE"]}},
+                {"status": {"any_": ["OFFLINE"]}},
+                {"last_heartbeat_time": {"after_": workers[0]["last_heartbeat_time"]}},
+            )
+        ]
+        assert some == [workers[:1], workers[1:], workers[:1]]
         clock.move(seconds=37)
     later = await post(prefect, f"/work_pools/{ML}/workers/filter")
     assert later[0]["last_heartbeat_time"] > workers[0]["last_heartbeat_time"]

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import uuid
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -17,13 +16,13 @@ from exporter.settings.regex import FullMatch, Regex
 from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError
 from exporter.sources.http_config import HttpUrl
-from exporter.sources.prefect import backlog, environment, slots
-from exporter.sources.prefect.about import ABOUT, POOL_STATUSES, WORKER_STATUSES
-from exporter.sources.prefect.api import WORKERS, Api, WorkPool, WorkQueue, is_deleted, is_unsupported
+from exporter.sources.prefect import backlog, environment, slots, workers
+from exporter.sources.prefect.about import ABOUT, POOL_STATUSES
+from exporter.sources.prefect.api import Api, WorkPool, WorkQueue, is_deleted, is_unsupported
 from exporter.sources.prefect.backlog import Backlog
 from exporter.sources.prefect.discovery import Discovered, Discovery
 from exporter.sources.prefect.each import each
-from exporter.sources.prefect.failures import is_too_long, left_out, nameless, refuse_twins
+from exporter.sources.prefect.failures import left_out, refuse_twins, with_fitting_names
 from exporter.sources.prefect.limits import Limits
 from exporter.sources.prefect.slots import Slots
 
@@ -33,6 +32,8 @@ _REQUEST_SHARE: Final = 1 / 3
 """Part of a poll's deadline that one request may take: a queue that hangs must leave time for the others."""
 _QUEUES_SHARE: Final = 0.85
 """Part of a poll's deadline after which queues that are not read yet are given up, so that the others are published."""
+_POOLS_SHARE: Final = 0.9
+"""The same for the workers of single pools."""
 _PARTS_SHARE: Final = 0.95
 """The same for whole parts, such as a backlog that takes too long."""
 _POLLS_PER_VERSION: Final = 20
@@ -132,32 +133,33 @@ class PrefectSource:
         start = asyncio.get_running_loop().time()
         until = start + self._config.timeout * _QUEUES_SHARE
         missing: list[Unreadable] = []
+        until_pools = start + self._config.timeout * _POOLS_SHARE
         until_parts = start + self._config.timeout * _PARTS_SHARE
         part = partial(self._part, missing, until_parts)
         await self._support.check()
         admitted = [pool for pool in await self._discovery.pools() if self._config.pools.admits(pool.name)]
-        missing += [nameless(self._api.url, "queues", pool.name) for pool in admitted if is_too_long(pool.name)]
-        pools = [pool for pool in admitted if not is_too_long(pool.name)]
+        pools, unnamed = with_fitting_names(self._api.url, "pools", admitted, lambda pool: (pool.name,))
+        missing += unnamed
         refuse_twins(self._api.url, (pool.name for pool in pools), "two pools {!r}")
         found = await self._discovered(pools)
         missing += found.unreadable
         owned = {pool_id: pool for pool_id, pool in found.pools.items() if self._owns("pool", pool.name)}
         slots_of = await part("queues", lambda: self._slots(found, until)) or {}
         backlog_of = await part("backlog", lambda: self._backlog(found.queues)) or {}
-        limits = await part("limits", self._limits.read) or ()
-        missing += [nameless(self._api.url, "limits") for limit in limits if is_too_long(limit.name)]
-        workers_of = await part("workers", lambda: self._workers(owned, missing)) or {}
+        limits, unnamed = with_fitting_names(self._api.url, "limits", await part("limits", self._limits.read) or ())
+        missing += unnamed
+        workers_of = await part("workers", lambda: self._workers(owned, until_pools, missing)) or {}
         missing += [one for one in slots_of.values() if isinstance(one, Unreadable)]
         queues = tuple(self._queues(found, slots_of, backlog_of))
-        if not queues and any(one.part == "queues" for one in missing):
-            raise SourceError(missing[0].reason, f"no queue could be read; the first: {missing[0].message}")
+        if not queues and (first := next((one for one in missing if one.part == "queues"), None)):
+            raise SourceError(first.reason, f"no queue could be read; the first: {first.message}")
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until_parts):
                 await self._support.learn()
         return Snapshot(
             queues=queues,
             pools=tuple(self._pool(pool, workers_of.get(pool.id)) for pool in owned.values()),
-            limits=tuple(limit for limit in limits if not is_too_long(limit.name)),
+            limits=tuple(limits),
             unreadable=tuple(missing),
             unsupported=self._support.missing_parts,
             version=self._support.version,
@@ -193,17 +195,14 @@ class PrefectSource:
             for queue in found.queues
             if self._config.queues.admits(queue.name) and self._owns("queue", found.pool_of(queue).name, queue.name)
         ]
-        queues = [queue for queue in admitted if not is_too_long(queue.name)]
+        queues, unnamed = with_fitting_names(
+            url, "queues", admitted, lambda queue: (found.pool_of(queue).name, queue.name)
+        )
         refuse_twins(
             url,
             ((queue.name, found.pool_of(queue).name) for queue in queues),
             "two queues {0[0]!r} in the pool {0[1]!r}",
         )
-        unnamed = [
-            nameless(url, "queues", found.pool_of(queue).name, queue.name)
-            for queue in admitted
-            if is_too_long(queue.name)
-        ]
         return Discovered(found.pools, queues, (*found.unreadable, *unnamed))
 
     async def _slots(self, found: Discovered, until: float) -> dict[uuid.UUID, Slots | Unreadable | None]:
@@ -262,25 +261,12 @@ class PrefectSource:
     async def _backlog(self, queues: list[WorkQueue]) -> dict[uuid.UUID, Backlog]:
         return await backlog.read(self._api, queues, self._api.now(), self._config.concurrency)
 
-    async def _workers(self, pools: dict[uuid.UUID, WorkPool], missing: list[Unreadable]) -> dict[uuid.UUID, Workers]:
-        async def read(pool: WorkPool) -> Workers | SourceError | None:
-            try:
-                rows = await self._api.listing("/work_pools/{name}/workers/filter", WORKERS, name=pool.name)
-            except SourceError as error:
-                left_out(error, "workers")
-                return None if is_deleted(error) else error
-            counts = Counter(row.status if row.status in WORKER_STATUSES else "unknown" for row in rows)
-            beats = [row.last_heartbeat_time.timestamp() for row in rows if row.last_heartbeat_time]
-            by_status = {status: counts.pop(status, 0) for status in WORKER_STATUSES} | counts
-            return Workers(by_status, max(beats, default=None))
-
-        found = dict(zip(pools, await each(list(pools.values()), read, self._config.concurrency), strict=True))
-        errors = {pool_id: one for pool_id, one in found.items() if isinstance(one, SourceError)}
-        if errors and len(errors) == len(found) and all(is_unsupported(error) for error in errors.values()):
-            raise next(iter(errors.values()))
-        # Where others have it, the server only can't find a pool by its path, such as one with a newline in its name.
-        missing += [left_out(error, "workers", pools[pool_id].name) for pool_id, error in errors.items()]
-        return {pool_id: one for pool_id, one in found.items() if isinstance(one, Workers)}
+    async def _workers(
+        self, pools: dict[uuid.UUID, WorkPool], until: float, missing: list[Unreadable]
+    ) -> dict[uuid.UUID, Workers]:
+        found, unreadable = await workers.read(self._api, pools, concurrency=self._config.concurrency, until=until)
+        missing += unreadable
+        return found
 
     def _queues(
         self,

@@ -5,7 +5,6 @@ from typing import Final
 from exporter.sources.about import About, Priorities, Variable
 
 POOL_STATUSES: Final = ("READY", "NOT_READY", "PAUSED")
-WORKER_STATUSES: Final = ("ONLINE", "OFFLINE")
 
 ABOUT: Final = About(
     title="Prefect",
@@ -32,9 +31,10 @@ ABOUT: Final = About(
         "concurrency_pool_slot_limit": "`concurrency_limit` of the work pool",
         "concurrency_pool_paused": "`is_paused` of the work pool",
         "concurrency_pool_status": "`status` of the work pool",
-        "concurrency_pool_workers": "`status` of the pool's workers. A service of the server sets OFFLINE after missed"
-        " heartbeats; without that service, only the newest heartbeat tells",
-        "concurrency_pool_last_heartbeat_timestamp_seconds": "The greatest `last_heartbeat_time` of the pool's workers",
+        "concurrency_pool_workers": "`status` of the pool's workers: those that are ONLINE, and were heard of within a"
+        " day. Workers that are OFFLINE are not counted, because a server never deletes them",
+        "concurrency_pool_last_heartbeat_timestamp_seconds": "The greatest `last_heartbeat_time` of the pool's workers,"
+        " OFFLINE ones included if none is ONLINE",
         "concurrency_pool_info": "`id` and `type` of the work pool",
         "concurrency_limit_active_slots": "`active_slots` of the concurrency limit, after its decay. The limit of a"
         " deployment is named by flow and deployment",

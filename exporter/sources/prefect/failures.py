@@ -1,13 +1,14 @@
 """Which failures end a poll, and which only leave something out of it."""
 
-from collections.abc import Hashable, Iterable
-from typing import Final, TypeVar
+from collections.abc import Callable, Hashable, Iterable
+from typing import Final, Protocol, TypeVar
 
 from exporter.model import FailureReason, Part, Unreadable
 from exporter.sources.base import SourceError
 from exporter.sources.prefect.api import MAX_NAME
 
 H = TypeVar("H", bound=Hashable)
+N = TypeVar("N", bound="Named")
 
 _WHOLE_SERVER: Final[frozenset[FailureReason]] = frozenset({"connect", "tls", "auth", "rate_limited"})
 """Reasons that are not the fault of one queue: to go on would only ask a server that refuses again and again."""
@@ -23,15 +24,31 @@ def left_out(error: SourceError, part: Part, pool: str = "", queue: str = "") ->
     return Unreadable(part, error.reason, str(error), pool, queue)
 
 
-def is_too_long(name: str) -> bool:
-    """Whether a name is too long to be published."""
-    return len(name) > MAX_NAME
+class Named(Protocol):
+    """A thing with a name that people have chosen."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        ...
 
 
-def nameless(url: str, part: Part, *names: str) -> Unreadable:
-    """What is left out since one of its names, of a pool or of a queue and its pool, is too long to be published."""
+def with_fitting_names(
+    url: str, part: Part, things: Iterable[N], where: Callable[[N], tuple[str, ...]] = lambda _: ()
+) -> tuple[list[N], list[Unreadable]]:
+    """The things whose name is short enough to be published, and what the others leave out of the part.
+
+    `where` tells the name of the thing's pool, and of the queue if it is one.
+    """
+    fitting: list[N] = []
+    missing: list[Unreadable] = []
     message = f"{url} lists a name of more than {MAX_NAME:,} characters, which would be in each of its series"
-    return Unreadable(part, "too_large", message, *(_short(name) for name in names))
+    for thing in things:
+        if len(thing.name) <= MAX_NAME:
+            fitting.append(thing)
+        else:
+            missing.append(Unreadable(part, "too_large", message, *map(_short, where(thing))))
+    return fitting, missing
 
 
 def _short(name: str) -> str:
