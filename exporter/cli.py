@@ -43,7 +43,7 @@ _SHUTDOWN_SECONDS: Final = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, or 1 for anything the user has to mend."""
+    """Run the command; returns its exit code: 0, or 1 for an error that the user has to fix."""
     flags = parser().parse_args(arguments)
     serves = not (flags.config_check or flags.dry_run)
 
@@ -81,9 +81,9 @@ def _check(flags: argparse.Namespace, load: Load) -> int:
     web = flags.web_config_file
     configuration, _ = _read(load, lambda: web_config.load(web) if web else None)
     _warn(configuration)
-    say(f"{_origin(flags)}: {len(configuration.sources)} source(s), no mistakes")
+    say(f"{_origin(flags)}: {len(configuration.sources)} source(s), no errors")
     if web:
-        say(f"{web}: no mistakes")
+        say(f"{web}: no errors")
     return 0
 
 
@@ -240,7 +240,8 @@ def _warn(configuration: Config) -> None:
     for source in configuration.sources:
         if source.stale_after < source.least_stale_after:
             log.warning(
-                "stale_after is short: after a poll that overruns interval, good data expires before the next can end",
+                "stale_after is too short: when a poll overruns interval, good data expires before the next poll"
+                " can finish",
                 source=source.name,
                 stale_after_seconds=source.stale_after,
                 least_seconds=source.least_stale_after,

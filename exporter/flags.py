@@ -44,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
 def _shard(text: str) -> Shard:
     match = re.fullmatch(r"([0-9]{1,3})/([0-9]{1,3})", text)
     if not match or int(match[1]) >= int(match[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N: of three exporters 0/3, 1/3 and 2/3")
+        raise argparse.ArgumentTypeError(f"{text!r} must have the form I/N: 0/3, 1/3 and 2/3 for three exporters")
     return Shard(int(match[1]), int(match[2]))
 
 

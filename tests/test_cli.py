@@ -239,7 +239,7 @@ def test_a_bad_shard(shard: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         parser().parse_args([f"--shard={shard}"])
     assert raised.value.code == 2
-    said = f"argument --shard: {shard!r} is not of the form I/N: of three exporters 0/3, 1/3 and 2/3"
+    said = f"argument --shard: {shard!r} must have the form I/N: 0/3, 1/3 and 2/3 for three exporters"
     assert capsys.readouterr().err.splitlines()[-1] == f"concurrency-exporter: error: {said}"
 
 
@@ -258,10 +258,10 @@ def test_the_check(tmp_path: Path) -> None:
         f"{path}:2: sources[0].name: is not text; put it in quotes",
         f"{path}:3: more: unknown key; the keys here are sources",
     ]
-    assert run("--config.check", CLORO_API_KEY=SECRET) == (0, "environment: 1 source(s), no mistakes\n", "")
+    assert run("--config.check", CLORO_API_KEY=SECRET) == (0, "environment: 1 source(s), no errors\n", "")
 
 
-SHORT = "stale_after is short: after a poll that overruns interval, good data expires before the next can end"
+SHORT = "stale_after is too short: when a poll overruns interval, good data expires before the next poll can finish"
 
 
 def test_data_that_one_slow_poll_would_let_expire(start: StartExporter, tmp_path: Path, upstream: Upstream) -> None:
@@ -279,7 +279,7 @@ def test_data_that_one_slow_poll_would_let_expire(start: StartExporter, tmp_path
         "stale_after_seconds": "6.999",
         "least_seconds": "7.0",
     }
-    assert (code, out) == (0, f"{path}: 1 source(s), no mistakes\n")
+    assert (code, out) == (0, f"{path}: 1 source(s), no errors\n")
     assert logfmt(err.rstrip()) | warning == logfmt(err.rstrip())
 
     exporter = start("--config.file", path)

@@ -224,7 +224,7 @@ def test_a_pod_above_the_number_of_shards_does_not_start(capsys: pytest.CaptureF
     flags = [flag.replace("$(POD_INDEX)", "3") for flag in exporter("sharded")["args"]]
     with pytest.raises(SystemExit):
         parser().parse_args(flags)
-    assert "--shard: '3/3' is not of the form I/N" in capsys.readouterr().err
+    assert "--shard: '3/3' must have the form I/N" in capsys.readouterr().err
 
 
 def test_the_sidecar_is_one_and_polls_the_server_beside_it() -> None:

@@ -23,18 +23,18 @@ def test_a_port_in_use_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         outcome = run(f"--web.listen-address={address}", CLORO_API_KEY=SECRET)
-    assert outcome == (1, "", f"--web.listen-address={address}: can't listen there: Address already in use\n")
+    assert outcome == (1, "", f"--web.listen-address={address}: can't listen on this address: Address already in use\n")
 
 
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        ("", "is not of the form HOST:PORT"),
-        ("localhost", "is not of the form HOST:PORT"),
-        ("localhost:http", "is not of the form HOST:PORT"),
-        ("127.0.0.1:", "is not of the form HOST:PORT"),
-        ("127.0.0.1:65536", "is not of the form HOST:PORT"),
-        ("192.0.2.1:0", "can't listen there: Cannot assign requested address"),
+        ("", "must have the form HOST:PORT"),
+        ("localhost", "must have the form HOST:PORT"),
+        ("localhost:http", "must have the form HOST:PORT"),
+        ("127.0.0.1:", "must have the form HOST:PORT"),
+        ("127.0.0.1:65536", "must have the form HOST:PORT"),
+        ("192.0.2.1:0", "can't listen on this address: Cannot assign requested address"),
     ],
 )
 def test_an_address_that_can_not_be_had(address: str, reason: str) -> None:
@@ -59,8 +59,8 @@ def test_of_several_addresses_all_are_had_or_none() -> None:
         )
         assert (code, out) == (1, "")
         assert err.splitlines() == [
-            f"--web.listen-address={used}: can't listen there: Address already in use",
-            "--web.listen-address=nowhere: is not of the form HOST:PORT",
+            f"--web.listen-address={used}: can't listen on this address: Address already in use",
+            "--web.listen-address=nowhere: must have the form HOST:PORT",
         ]
         with pytest.raises(ConfigError):
             listen_on([free, used])

@@ -76,10 +76,10 @@ def shown(listener: socket.socket) -> str:
 def _listen(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     if not re.fullmatch(r".*:[0-9]{1,5}", address) or int(port) > _LAST_PORT:
-        raise ConfigError([f"--web.listen-address={address}: is not of the form HOST:PORT"])
+        raise ConfigError([f"--web.listen-address={address}: must have the form HOST:PORT"])
     try:
         return listen(host.strip("[]"), int(port))
     except (OSError, UnicodeError) as error:
         # The standard library's words for it go on with " (while attempting to bind …".
         reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
-        raise ConfigError([f"--web.listen-address={address}: can't listen there: {reason}"]) from None
+        raise ConfigError([f"--web.listen-address={address}: can't listen on this address: {reason}"]) from None
