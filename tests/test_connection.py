@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from exporter.web.answers import MAX_HELD_BYTES
 from exporter.web.connection import Connection, Limits
 from exporter.web.http import MAX_HEAD_BYTES
 from exporter.web.server import Server, listen
@@ -381,6 +382,50 @@ async def test_the_oldest_gives_way_and_the_new_one_is_served() -> None:
             assert stuck[0].recv(1000).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
             writer.close()
         await until(lambda: descriptors() <= before + 1)
+
+
+async def test_who_has_the_most_connections_gives_way() -> None:
+    """Although another's has waited for longer."""
+    async with serving(Limits(connections=20, head=FAR)) as served:
+        waits, writer = await asyncio.open_connection("127.0.0.1", served.port, local_addr=("127.0.0.2", 0))
+        writer.write(b"GET / HT")
+        with ExitStack() as stack:
+            for _ in range(60):
+                stack.enter_context(socket.create_connection(("127.0.0.1", served.port))).send(b"GET / HT")
+            reader, other = await served.open()
+            other.write(GET)
+            assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200 OK")
+            other.close()
+            writer.write(b"TP/1.1\r\nHost: x\r\n\r\n")
+            assert (await waits.readuntil(b"hello")).startswith(b"HTTP/1.1 200 OK")
+            writer.close()
+
+
+async def test_answers_that_nobody_reads_give_way_when_they_hold_too_much() -> None:
+    """The oldest, and those that are the same count once."""
+    large = [bytes([n]) * (MAX_HELD_BYTES // 4) for n in range(6)]
+    before: list[socket.socket] = []
+
+    async def answer(request: Request) -> Response:
+        return Response(large[int(request.path_params["number"])])
+
+    def asks(number: int) -> None:
+        before.append(socket.create_connection(("127.0.0.1", served.port)))
+        before[-1].send(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+
+    async with serving(LIMITS, routes=[Route("/{number:int}", answer)]) as served:
+        opened = descriptors()
+        for number in (0, 0, 0, 1, 2, 3):
+            asks(number)
+        await until(lambda: descriptors() == opened + 2 * len(before))
+        first, writer = await served.open()
+        writer.write(b"GET /5 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await _to_the_end(first)).endswith(large[5])
+        writer.close()
+        # The three that read the first.
+        await until(lambda: descriptors() == opened + 2 * len(before) - 3)
+        for one in before:
+            one.close()
 
 
 async def test_a_client_that_is_gone_leaves_nothing_behind() -> None:

@@ -2,27 +2,33 @@
 
 import asyncio
 import sys
+from asyncio.sslproto import SSLProtocol, _SSLProtocolTransport
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from exporter.web.answers import MAX_UNREAD_BYTES
+from exporter.web.client import network
 from exporter.web.http import Requests
 
-MAX_UNREAD_BYTES: Final = 64 * 1024
-"""Bytes of an answer that wait for the client, above which the application waits too."""
+READ_BYTES: Final = 16 * 1024
+"""Bytes that are read from a client at a time."""
+
+# asyncio gives each connection with TLS a buffer of this size, before its client is known. Its own choice is 256 KiB.
+SSLProtocol.max_size = READ_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How many connections there may be, and the seconds that each step of one may take."""
 
-    connections: int = 512
-    """Those in their handshake included; as many as Prometheus itself serves by default."""
+    connections: int = 256
+    """Those in their handshake included. Each can cost 250 KB: for TLS, for an answer, in the kernel."""
     head: float = 10.0
     """For the handshake of TLS, and for the head of a request from its first byte, or from the start of the connection.
     A scraper sends it in one packet; Prometheus gives up a whole scrape after 10 s."""
@@ -42,7 +48,11 @@ Open = dict["Connection", asyncio.Task[None]]
 """Each open connection, and the task that opens it: the one in which something happened last comes last."""
 
 
-class Connection(H11Protocol):
+_READ = memoryview(bytearray(READ_BYTES))
+"""One for all: what is in it is used before anything else is read."""
+
+
+class Connection(H11Protocol, asyncio.BufferedProtocol):
     """uvicorn's connection, which has no limit of time but that for the next request, with a deadline at each step.
 
     A client's bytes put off no deadline: only a whole head does, or a whole answer that was taken.
@@ -52,12 +62,13 @@ class Connection(H11Protocol):
         self,
         config: uvicorn.Config,
         server_state: ServerState,
-        app_state: dict[str, Any],
         limits: Limits,
         open_: Open,
+        client: str,
     ) -> None:
-        super().__init__(config, server_state, app_state)
+        super().__init__(config, server_state, {"end": self.end})
         self.conn = Requests(keeps_bodies=limits.keeps_bodies)
+        self.network = network(client)
         self._limits = limits
         self._open = open_
         self._deadline: asyncio.TimerHandle | None = None
@@ -68,6 +79,9 @@ class Connection(H11Protocol):
         """It is open, its TLS as well."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=MAX_UNREAD_BYTES)
+        if isinstance(transport, _SSLProtocolTransport):
+            # What a client sends while its answer waits: 256 KiB by default.
+            transport.set_read_buffer_limits(high=READ_BYTES)
         self._step(self._limits.head)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -78,6 +92,14 @@ class Connection(H11Protocol):
         # uvicorn does this only where there was no error, and until then the timer keeps all of this in memory.
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        """Where the next bytes go."""
+        return _READ
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many are there."""
+        self.data_received(bytes(_READ[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Some bytes came: of a head, of a body that nobody reads, or of the next request already."""

@@ -21,7 +21,6 @@ from exporter.metrics.text import Format
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.threads import in_thread
-from exporter.web.connection import MAX_UNREAD_BYTES
 from exporter.web.guard import HEADERS
 from exporter.web.location import Location
 from exporter.web.negotiation import accepts_gzip, negotiate
@@ -170,10 +169,7 @@ def _host(request: Request) -> str:
 
 
 class _Parts(Response):
-    """An answer in parts that scrapes share, sent no faster than the client takes it.
-
-    Who asks for a large one and does not read it so costs some kilobytes, not a copy.
-    """
+    """An answer in parts that scrapes share."""
 
     def __init__(self, parts: Sequence[bytes], headers: Mapping[str, str]) -> None:
         super().__init__(headers=dict(headers) | {"Content-Length": str(sum(map(len, parts)))})
@@ -182,9 +178,7 @@ class _Parts(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  as ASGI has it
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for part in self._parts:
-            for start in range(0, len(part), MAX_UNREAD_BYTES):
-                piece = part[start : start + MAX_UNREAD_BYTES]
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 

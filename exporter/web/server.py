@@ -4,6 +4,7 @@ import asyncio
 import resource
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
@@ -13,7 +14,8 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from exporter.web.connection import LIMITS, Connection, Limits, Open
+from exporter.web.answers import MAX_UNREAD_BYTES, in_pieces
+from exporter.web.connection import LIMITS, READ_BYTES, Connection, Limits, Open
 
 log = structlog.get_logger()
 
@@ -34,8 +36,9 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """Serves an application until `stop`; then running requests have `graceful_seconds` to end.
 
-    Above the limit of connections, the one in which nothing has happened for the longest gives way to a new one. So
-    clients that hang can't lock out one that does not, and what they can take is bounded: see `Connection`.
+    Above the limit of connections one gives way to the new one: of the client that has the most of them, that in which
+    nothing has happened for the longest. So clients that hang can't lock out one that does not, and what they can take
+    is bounded: see `Connection`.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                application,
+                in_pieces(application),
                 http="h11",
                 ws="none",
                 lifespan="off",
@@ -73,6 +76,12 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections. asyncio's own servers do not limit them, nor tell of those in their handshake."""
         self.servers = []
+        for listener in sockets or []:
+            # Inherited by every connection. What the kernel keeps of what one side does not read is memory of the
+            # exporter's control group. By itself, Linux keeps up to 4 MB of an answer, and 32 MB that a client sends.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ_BYTES)
+            if listener.family != socket.AF_UNIX:
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2 * MAX_UNREAD_BYTES)
         self._accepting = [asyncio.create_task(self._accept(listener)) for listener in sockets or []]
         for task in self._accepting:
             task.add_done_callback(lambda _: self.stop())
@@ -92,23 +101,24 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         while True:
             try:
-                accepted, _ = await loop.sock_accept(listener)
+                accepted, address = await loop.sock_accept(listener)
             except ConnectionAbortedError:
                 continue
             except OSError as error:  # no file descriptors, or no memory
                 log.warning("can't accept a connection", error=error.strerror)
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            self._admit(accepted)
+            self._admit(accepted, address[0] if address else "")
             # One at a time: a flood of connections must leave time for those that are open.
             await asyncio.sleep(0)
 
-    def _admit(self, accepted: socket.socket) -> None:
+    def _admit(self, accepted: socket.socket, client: str) -> None:
         while len(self._open) >= self._max_connections:
-            stuck = next(iter(self._open))
+            of = Counter(one.network for one in self._open)
+            stuck = max(self._open, key=lambda one: of[one.network])
             self._open.pop(stuck).cancel()
             stuck.end(HTTPStatus.SERVICE_UNAVAILABLE)
-        connection = Connection(self.config, self.server_state, self.lifespan.state, self._limits, self._open)
+        connection = Connection(self.config, self.server_state, self._limits, self._open, client)
         self._open[connection] = asyncio.create_task(self._connect(accepted, connection))
 
     async def _connect(self, accepted: socket.socket, connection: Connection) -> None:

@@ -26,8 +26,8 @@ from exporter.polling.telemetry import Telemetry
 from exporter.settings.reader import ConfigError
 from exporter.sources import SYSTEMS
 from exporter.web import config as web_config
-from exporter.web.guard import _credentials
 from exporter.web.negotiation import accepts_gzip, negotiate
+from exporter.web.passwords import _credentials
 from exporter.web.routes import application
 from exporter.web.server import Server, listen
 from tests.fuzz import strict
