@@ -219,7 +219,7 @@ def build() -> Dashboard:
                 "Memory",
                 "Does it leak?",
                 Query(
-                    f"process_resident_memory_bytes{{{PROCESS}}} {ours}",
+                    f"max by (job, instance) (process_resident_memory_bytes{{{PROCESS}}} {ours})",
                     "{{instance}}",
                 ),
                 unit="bytes",
@@ -230,7 +230,7 @@ def build() -> Dashboard:
                 "CPU",
                 "What does it use of one core?",
                 Query(
-                    f"rate(process_cpu_seconds_total{{{PROCESS}}}[$__rate_interval]) {ours}",
+                    f"max by (job, instance) (rate(process_cpu_seconds_total{{{PROCESS}}}[$__rate_interval]) {ours})",
                     "{{instance}}",
                 ),
                 unit="percentunit",
@@ -242,7 +242,7 @@ def build() -> Dashboard:
                 "Scrape duration",
                 "Are scrapes fast?",
                 Query(
-                    f"scrape_duration_seconds{{{PROCESS}}} {ours}",
+                    f"max by (job, instance) (scrape_duration_seconds{{{PROCESS}}} {ours})",
                     "{{instance}}",
                 ),
                 unit="s",
@@ -253,7 +253,7 @@ def build() -> Dashboard:
                 "Samples of a scrape",
                 "What does this add to Prometheus?",
                 Query(
-                    f"scrape_samples_scraped{{{PROCESS}}} {ours}",
+                    f"max by (job, instance) (scrape_samples_scraped{{{PROCESS}}} {ours})",
                     "{{instance}}",
                 ),
                 unit="short",

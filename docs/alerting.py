@@ -36,14 +36,14 @@ def thresholds() -> list[Threshold]:
     """Every threshold, in the order of the file. Raises `ValueError` for one that no comment or no alert names."""
     text = re.sub(r"\n +# ", " ", (SHIPPED / "thresholds.yml").read_text(encoding="utf-8"))
     comments = re.findall(r"(Concurrency\w+): ([^\n]*?)\.(?: ([^\n]*))?\n +- record: (\S+)", text)
-    expressions = {rule["alert"]: rule["expr"] for rule in alerts()}
+    expressions = [rule["expr"].strip() for rule in _rules("alerting-rules.yml")]
     defaults: dict[str, list[str]] = {}
     for rule in _rules("thresholds.yml"):
         defaults.setdefault(rule["record"], []).append(" ".join([*rule.get("labels", {}).values(), _default(rule)]))
     if unexplained := defaults.keys() - {name for *_, name in comments}:
         raise ValueError(f"thresholds.yml has no comment on {', '.join(sorted(unexplained))}")
     return [
-        Threshold(name, alert, ", ".join(defaults[name]), meaning, advice, _query(expressions[alert], name))
+        Threshold(name, alert, ", ".join(defaults[name]), meaning, advice, _query(expressions, name))
         for alert, meaning, advice, name in comments
     ]
 
@@ -61,11 +61,12 @@ def _default(rule: dict[str, Any]) -> str:
     return f"{value:g}"
 
 
-def _query(expression: str, threshold: str) -> str:
-    compared, found = re.subn(rf" >=? {threshold}\b", "", expression.strip())
-    if found != 1:
-        raise ValueError(f"no comparison with {threshold} in {expression}")
-    lines = compared.splitlines()
+def _query(expressions: list[str], threshold: str) -> str:
+    comparison = re.compile(rf" >=? {threshold}\b")
+    compared = [comparison.sub("", expression) for expression in expressions if comparison.search(expression)]
+    if len(compared) != 1:
+        raise ValueError(f"{len(compared)} comparisons with {threshold} in alerting-rules.yml")
+    lines = compared[0].splitlines()
     if len(lines) == 1:
-        return f"quantile_over_time(0.99, ({compared})[7d:5m])"
+        return f"quantile_over_time(0.99, ({compared[0]})[7d:5m])"
     return "\n".join(["quantile_over_time(0.99, (", *(f"  {line}" for line in lines), ")[7d:5m])"])

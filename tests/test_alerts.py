@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -21,12 +21,16 @@ from docs import alerting
 from exporter.metrics.observed import OBSERVED
 from exporter.metrics.own import OWN
 from tests.harness.alertmanager import alertmanager
-from tests.harness.mutants import Bench, Mutant
+from tests.harness.documents import blocks as blocks_of
+from tests.harness.mutants import Bench, Mutant, dump
 from tests.harness.process import PATIENCE
-from tests.harness.promql import ALERTS, TARGET, undeclared
-from tests.harness.rules import FILES, UNIT_TESTS, Rule, amtool, copy, load, promtool, rules
+from tests.harness.programs import ROOT, program
+from tests.harness.promql import ALERTS, PLACE, TARGET, declared, depends, labels_of, made, undeclared
+from tests.harness.rules import FILES, UNIT_TESTS, Rule, amtool, copy, load, promtool, reads, rules
+from tests.harness.targets import VARIANTS, Case, between, samples, without_texts
 
 RULES = list(rules())
+READS = reads()
 BY_ALERT = {rule.name: rule for rule in RULES if rule.kind == "alert"}
 THRESHOLDS = [rule for rule in RULES if rule.file == "thresholds.yml"]
 UNIT_TEST_FILES = sorted(UNIT_TESTS.glob("*.test.yml"))
@@ -42,6 +46,12 @@ VARIABLES = {
 }
 OF_TARGETS = ["cluster", "namespace", "job"]
 """Labels that Prometheus puts on what it scrapes, by which two sources of one name differ."""
+HELD = re.compile(
+    r"(?P<condition>concurrency:\w+:condition)\s+or\s+"
+    r"last_over_time\((?P=condition)\[5m\]\)\s+and on \((?P<labels>.*)\)\s+"
+    r'ALERTS\{alertname="(?P<alert>\w+)", alertstate="firing"\}'
+)
+"""What a page is on: its condition, or that this held within five minutes while the page is being sent."""
 README = (ALERTS / "README.md").read_text(encoding="utf-8")
 
 
@@ -82,6 +92,73 @@ def test_units(path: Path) -> None:
     assert promtool("test", "rules", path) == ""
 
 
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture(scope="module")
+def without_annotations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the rules, but not their texts, and a place for their tests."""
+    folder = tmp_path_factory.mktemp("rules")
+    for file in FILES:
+        dump(without_texts(load(ALERTS / file)), folder / "alerts" / file)
+    return folder
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.__name__)
+@pytest.mark.parametrize("path", UNIT_TEST_FILES, ids=lambda path: path.name.removesuffix(".test.yml"))
+def test_units_whatever_labels_targets_have(
+    path: Path, variant: Callable[[Case], Case], tmp_path: Path, without_annotations: Path
+) -> None:
+    content = variant(load(path))
+    texts = any("exp_annotations" in alert for alert in alerts_of(content))
+    folder = copy(tmp_path).parent if texts else without_annotations
+    changed = folder / "tests" / "alerts" / f"{variant.__name__}-{path.name}"
+    dump(content, changed)
+    assert promtool("test", "rules", changed) == ""
+
+
+def alerts_of(content: Case) -> Iterator[dict[str, Any]]:
+    """The alerts that some unit tests expect."""
+    for case in content["tests"]:
+        for check in case.get("alert_rule_test") or ():
+            yield from check.get("exp_alerts") or ()
+
+
+@EVERY_ALERT
+def test_no_alert_changes_by_an_evaluation_that_is_late(alert: Rule, bench: Bench, tmp_path: Path) -> None:
+    """Groups are evaluated side by side, so what one reads from another may be one evaluation old.
+
+    Of tests of days, which look every ten minutes, none could tell.
+    """
+    bench.write_rules(tmp_path, alert.name, texts=False)
+    for file, tests in bench.tests_of(alert.name):
+        if tests["evaluation_interval"] != "1m":
+            continue
+        said = []
+        for reverse in (False, True):
+            path = tmp_path / "tests" / "alerts" / file
+            dump(between(tests, reverse=reverse), path)
+            said.append(promtool("test", "rules", path))
+        assert said[0] == said[1], file
+
+
+def test_values_of_series_are_read_as_promtool_reads_them(tmp_path: Path) -> None:
+    values = "1+0.5x3 7 _ _x2 stale 3x2 -2-1x1 1e2"
+    found = samples(values)
+    assert found == ["1", "1.5", "2", "2.5", "7", "_", "_", "_", "stale", "3", "3", "3", "-2", "-3", "100"]
+    checks = [
+        {"expr": name, "eval_time": f"{minute}m", "exp_samples": [{"labels": name, "value": float(value)}]}
+        for name in ("short", "long")
+        for minute, value in enumerate(found)
+        if value not in {"_", "stale"}
+    ]
+    series = [{"series": "short", "values": values}, {"series": "long", "values": " ".join(found)}]
+    dump({"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": checks}]}, tmp_path / "x.test.yml")
+    assert promtool("test", "rules", tmp_path / "x.test.yml") == ""
+
+
 @pytest.mark.parametrize("rule", RULES, ids=[f"{rule.name}-{number}" for number, rule in enumerate(RULES)])
 def test_a_rule_selects_what_is_declared(rule: Rule) -> None:
     assert undeclared(rule.expr) == []
@@ -90,6 +167,102 @@ def test_a_rule_selects_what_is_declared(rule: Rule) -> None:
     assert set(re.findall(r"\$labels\.(\w+)", text)) <= LABELS
     for query in in_texts(rule):
         assert undeclared(query) == []
+
+
+# --- Labels of targets: nothing but the exporter's own, and those that name a place.
+
+OWN_LABELS = LABELS - TARGET
+OF_PLACE = PLACE | {"source", "system"}
+OF_EXPORTER = PLACE | {"instance"}
+"""Of what is said of an exporter, and not of a source."""
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[f"{rule.name}-{number}" for number, rule in enumerate(RULES)])
+def test_a_rule_does_not_depend_on_other_labels_of_targets(rule: Rule) -> None:
+    assert depends(rule.expr) == []
+    for query in in_texts(rule):
+        assert depends(query) == []
+    labels = labels_of(rule.expr)
+    assert labels is not None
+    assert labels >= OF_PLACE or labels == OF_EXPORTER
+    assert labels <= OWN_LABELS | (OF_EXPORTER if labels == OF_EXPORTER else PLACE)
+
+
+@pytest.mark.parametrize(
+    ("expression", "problem"),
+    [
+        ("concurrency_queue_paused == 1", "the result has every label of the target"),
+        ("max without (instance, pod) (concurrency_queue_paused)", "the result has every label of the target"),
+        ("rate(concurrency_exporter_polls_total[5m])", "the result has every label of the target"),
+        ("topk(3, up)", "the result has every label of the target"),
+        (
+            "max by (source) (concurrency_exporter_source_up unless ignoring (instance) concurrency_queue_paused)",
+            "unless compares the labels of targets",
+        ),
+        (
+            "max by (source) (concurrency_queue_paused * concurrency:paused:bool)",
+            "* compares the labels of targets",
+        ),
+    ],
+)
+def test_what_depends_on_other_labels_of_targets_is_found(expression: str, problem: str) -> None:
+    (found,) = depends(expression)
+    assert found.startswith(problem)
+
+
+def test_the_labels_of_what_is_recorded_are_known() -> None:
+    queue = OF_PLACE | {"pool", "queue", "resource"}
+    assert made("concurrency:worker_absence:seconds") == queue
+    assert made("concurrency:state_duration:max") == queue | {"state"}
+    assert made("concurrency:active_slots:max") == queue | {"limit", "kind"}
+    assert made("ConcurrencyExporterAbsent") == OF_EXPORTER | {"severity"}
+
+
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(path for folder in ("docs", "alerts", "dashboards", "deploy") for path in sorted((ROOT / folder).rglob("*.md"))),
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_queries_of_a_document_do_not_depend_on_other_labels_of_targets(document: Path) -> None:
+    for block in blocks_of(document):
+        if block.language == "promql":
+            assert depends(re.sub(r"\b[A-Z]{4,}\b", "x", block.text)) == [], block.place
+
+
+# --- They load everywhere.
+
+
+def test_no_group_has_more_rules_than_mimir_takes() -> None:
+    groups = [group for file in FILES for group in load(ALERTS / file)["groups"]]
+    assert len({group["name"] for group in groups}) == len(groups)
+    assert {group["name"]: len(group["rules"]) for group in groups if len(group["rules"]) > 20} == {}
+
+
+def test_a_rule_comes_after_those_that_it_reads() -> None:
+    """In its group; and of groups, those that are read come first, as in the tests of the rules."""
+    groups = [group for file in FILES for group in load(ALERTS / file)["groups"]]
+    order = [(group["name"], rule) for group in groups for rule in group["rules"]]
+    names = [rule.get("record") for _, rule in order]
+    in_tests = {tuple(load(path)["group_eval_order"]) for path in UNIT_TEST_FILES}
+    (evaluated,) = in_tests
+    assert set(evaluated) == {group["name"] for group in groups}
+    for number, (group, rule) in enumerate(order):
+        for name in set(re.findall(r"concurrency:\w+:\w+", rule["expr"])):
+            for other, recorded in enumerate(names):
+                if recorded == name and order[other][0] == group and name != rule.get("record"):
+                    assert other < number, f"{rule} is evaluated before {name}"
+                elif recorded == name:
+                    assert evaluated.index(order[other][0]) <= evaluated.index(group), f"{group} before {name}"
+
+
+def test_vmalert_loads_them() -> None:
+    flags = [f"-rule={ALERTS / file}" for file in FILES]
+    done = subprocess.run(
+        [program("vmalert"), "-dryRun", *flags], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_what_is_not_declared_is_found() -> None:
@@ -115,7 +288,11 @@ def test_an_alert_says_what_a_person_needs(alert: Rule) -> None:
     assert alert.labels.keys() == {"severity"}
     assert alert.labels["severity"] in {"page", "ticket"}
     assert alert.wait
-    assert bool(alert.keeps) == (alert.labels["severity"] == "page"), "a page is not sent anew for a dip"
+    holds = HELD.fullmatch(alert.expr)
+    assert bool(holds) == (alert.labels["severity"] == "page"), "a page is not sent again for a dip"
+    if holds:
+        assert holds["alert"] == alert.name
+        assert set(holds["labels"].split(", ")) == declared()[holds["condition"]] - {"resource", "limit", "kind"}
     assert alert.annotations.keys() == {"summary", "description", "runbook_url", "dashboard_url"}
     texts = alert.annotations
     assert re.fullmatch(r"[A-Z][^{}]+\.", texts["summary"]), "a summary is the same for all of an alert's labels"
@@ -183,7 +360,7 @@ def test_every_threshold_is_that_of_the_alert_that_its_comment_names() -> None:
     text = (ALERTS / "thresholds.yml").read_text(encoding="utf-8")
     of_alert = dict.fromkeys(rule.name for rule in THRESHOLDS)
     for name in of_alert:
-        users = [rule.name for rule in RULES if rule.file != "thresholds.yml" and name in rule.uses]
+        users = [alert.name for alert in BY_ALERT.values() if name in READS[alert.name]]
         assert len(users) == 1, name
         comment = re.search(rf"(Concurrency\w+):[^\n]*\n(?: +#[^\n]*\n)* +- record: {name}\n", text)
         assert comment, name
@@ -198,15 +375,10 @@ def excepted(name: str, line: str) -> dict[str, Any]:
     return {"thresholds": lambda text: re.sub(rule, rf"\g<1>\g<2>{line}\n\g<2>  or\n\g<2>", text)}
 
 
-@pytest.fixture(scope="module")
-def bench() -> Bench:
-    return Bench()
-
-
 @pytest.mark.parametrize("number", range(len(THRESHOLDS)), ids=[rule.name for rule in THRESHOLDS])
 def test_an_exception_silences_one_and_no_other(number: int, bench: Bench) -> None:
     rule = THRESHOLDS[number]
-    alert = next(alert.name for alert in BY_ALERT.values() if rule.name in alert.uses)
+    alert = next(alert for alert in BY_ALERT if rule.name in READS[alert])
     group = re.findall(r"concurrency:\w+:group", rule.expr)[0]
 
     def failures(source: str) -> list[tuple[str, str]]:
@@ -226,7 +398,7 @@ def test_an_exception_silences_one_and_no_other(number: int, bench: Bench) -> No
 EXCEPTION = """
 rule_files: [alerts/*rules.yml, alerts/thresholds.yml]
 evaluation_interval: 1m
-group_eval_order: [concurrency.rules, concurrency.thresholds, concurrency.windows, concurrency.alerts]
+group_eval_order: ORDER
 tests:
   - interval: 1m
     input_series:
@@ -259,7 +431,7 @@ def test_a_threshold_is_changed_in_one_place(edit: Any, after: dict[str, int], t
         case (old, new):
             copy(tmp_path, thresholds=lambda text: re.sub(rf"({name}\n.*\n +){re.escape(old)}", rf"\g<1>{new}", text))
     firing = 'count by (queue) (ALERTS{alertname="ConcurrencyOldestTaskWaitsTooLong", alertstate="firing"})'
-    test = EXCEPTION
+    test = EXCEPTION.replace("ORDER", json.dumps(load(UNIT_TEST_FILES[0])["group_eval_order"]))
     for minute in {1, *after.values(), *(minute - 1 for minute in after.values())}:
         test += f"      - expr: '{firing}'\n        eval_time: {minute}m\n        exp_samples:\n"
         test += "".join(

@@ -67,7 +67,7 @@ def exporters(folder: Path, config: Path, *flags: list[str]) -> Iterator[list[Ex
         ]
 
 
-MOVING = ("duration:max", "deriv15m", "drain_time", "polls_", "source_down")
+MOVING = ("duration:max", ":condition", "deriv15m", "drain_time", "polls_", "source_down")
 """Parts of the names of recorded series whose values depend on the moment of a poll."""
 
 

@@ -92,8 +92,8 @@ def week(ago: float, moment: float) -> Sources:
     """A queue that reaches its limit in some days, some that are full each day, one always, one without workers."""
     queues = tuple(load.queue(ago, moment) for load in WEEK)
     limits = (
-        Limit("database", "tag", "id-1", min(8, queues[2].active_slots or 0), 8, 0.0, active=True),
-        Limit("reports", "tag", "id-3", min(4, queues[2].active_slots or 0), 4, 0.0, active=True),
+        Limit("database", "tag", "id-1", queues[3].active_slots or 0, 3, 0.0, active=True),
+        Limit("reports", "tag", "id-3", min(2, queues[3].active_slots or 0), 2, 0.0, active=True),
         Limit("warehouse-writes", "global", "id-2", queues[7].active_slots or 0, 6, 0.0, active=True),
     )
     prefect = Snapshot(queues, tuple(_pools(queues, POOL_LIMITS, moment)), limits)

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 
 from tests.harness.promql import ALERTS
 from tests.harness.rules import FILES, UNIT_TESTS, load, promtool, reads
+from tests.harness.targets import without_texts
 
 Changed = Iterator[tuple[str, str]]
 """What was changed, and the text that comes of it."""
@@ -51,10 +52,10 @@ _SIDE: Final = {"VectorMatchCardinality.ManyToOne": "left", "VectorMatchCardinal
 
 
 EQUIVALENT: Final = {
-    "ConcurrencySlotsSaturated: >= → >": "no number of samples in ten minutes has a share of exactly nine tenths",
-    "ConcurrencySourceDown: > → >=": "nor has the share of three quarters, but at the very start",
-    "ConcurrencyExporterAbsent: < → <=": "nor of a half, but at the very start",
-    "ConcurrencyExporterAbsent: [300s] → [360s]": "where both kinds overlap, it is for less than the wait",
+    "concurrency:slots_saturated:condition: >= → >": "ten minutes have no share of exactly nine tenths",
+    "concurrency:source_down:condition: > → >=": "nor has the share of three quarters, but at the very start",
+    "concurrency:exporter_absent:condition: < → <=": "nor of a half, but at the very start",
+    "concurrency:exporter_absent:condition: [300s] → [360s]": "where both kinds overlap, it is for less than the wait",
     "ConcurrencyPollsOverrun: > → >=": "nor is a ratio of two rates exactly a tenth",
     "ConcurrencyNearLimit: [3600s] → [4320s]": "how long a gap in the history does no harm: more is no fault",
     "concurrency:startable_tasks:sum: < → <=": "the lesser of two that are equal is either",
@@ -236,11 +237,10 @@ def _binary(node: Any) -> Changed:
 def _changes(rule: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for what, expr in expressions(promql.parse(rule["expr"])):
         yield what, {"expr": expr}
-    for key in ("for", "keep_firing_for"):
-        if key in rule:
-            minutes = timedelta(minutes=int(rule[key].removesuffix("m")))
-            for time in [*_durations(minutes), "0s"]:
-                yield f"{key}: {rule[key]} → {time}", {key: time}
+    if "for" in rule:
+        minutes = timedelta(minutes=int(rule["for"].removesuffix("m")))
+        for time in [*_durations(minutes), "0s"]:
+            yield f"for: {rule['for']} → {time}", {"for": time}
     for key in ("labels", "annotations"):
         for name, value in rule.get(key, {}).items():
             yield f"another {name}", {key: {**rule[key], name: f"{value}-"}}
@@ -282,10 +282,10 @@ class Bench:
         """Each file of tests of the rule `target` that fails for the mutant, and what promtool says of it."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            self._write_rules(folder, mutant, target)
-            for file, tests in self._tests_of(target):
+            self.write_rules(folder, target, mutant)
+            for file, tests in self.tests_of(target):
                 path = folder / "tests" / "alerts" / file
-                _dump(tests, path)
+                dump(tests, path)
                 if complaint := promtool("test", "rules", path):
                     yield file, complaint
 
@@ -299,7 +299,8 @@ class Bench:
         ]
         return list(dict.fromkeys([name, *alerts]))
 
-    def _tests_of(self, target: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def tests_of(self, target: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each file of tests, cut down to the rule `target`."""
         for file, content in self._tests.items():
             cases = []
             for case in content["tests"]:
@@ -314,7 +315,8 @@ class Bench:
             if cases:
                 yield file, {**content, "tests": cases}
 
-    def _write_rules(self, folder: Path, mutant: Mutant, target: str) -> None:
+    def write_rules(self, folder: Path, target: str, mutant: Mutant | None = None, *, texts: bool = True) -> None:
+        """The rule `target` and those that it reads, one of them as it is in the mutant."""
         wanted = self._reads[target] | {target}
         for file, content in self._rules.items():
             groups = []
@@ -322,13 +324,16 @@ class Bench:
                 kept = []
                 for number, rule in enumerate(of_group["rules"]):
                     if (rule.get("alert") or rule["record"]) in wanted:
-                        changed = (mutant.file, mutant.group, mutant.rule) == (file, group, number)
-                        kept.append({**rule, **mutant.changed} if changed else rule)
+                        place = (file, group, number)
+                        changed = mutant and (mutant.file, mutant.group, mutant.rule) == place
+                        kept.append({**rule, **mutant.changed} if mutant and changed else rule)
                 groups.append({**of_group, "rules": kept})
-            _dump({"groups": groups}, folder / "alerts" / file)
+            rules = {"groups": groups}
+            dump(rules if texts else without_texts(rules), folder / "alerts" / file)
 
 
-def _dump(content: Any, path: Path) -> None:
+def dump(content: Any, path: Path) -> None:
+    """Write YAML that promtool reads, and its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     yaml = YAML(typ="safe")
     yaml.width = 10_000

@@ -30,8 +30,6 @@ class Rule:
     annotations: Mapping[str, str] = field(default_factory=dict)
     wait: str = ""
     """`for`, as it is written."""
-    keeps: str = ""
-    """`keep_firing_for`."""
 
     @property
     def uses(self) -> set[str]:
@@ -58,7 +56,6 @@ def rules(folder: Path = ALERTS) -> Iterator[Rule]:
                     rule.get("labels", {}),
                     rule.get("annotations", {}),
                     rule.get("for", ""),
-                    rule.get("keep_firing_for", ""),
                 )
 
 
