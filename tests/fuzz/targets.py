@@ -172,6 +172,7 @@ async def _page(exporter: _Exporter) -> None:
         "type": "http",
         "method": "GET",
         "path": "/",
+        "raw_path": b"/",
         "headers": [(b"host", b"x")],
         "query_string": b"",
         "app": app,
