@@ -28,6 +28,7 @@ _OTHER: Final = {
     ">": ("<=", ">="),
     ">=": ("<", ">"),
     "<": (">=", "<="),
+    "<=": (">", "<"),
     "==": ("!=",),
     "+": ("-",),
     "-": ("+",),
@@ -295,7 +296,7 @@ class Bench:
             rule["alert"]
             for group in self._rules["alerting-rules.yml"]["groups"]
             for rule in group["rules"]
-            if name in self._reads[rule["alert"]]
+            if "alert" in rule and name in self._reads[rule["alert"]]
         ]
         return list(dict.fromkeys([name, *alerts]))
 
