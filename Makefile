@@ -12,13 +12,14 @@ PORT := 10099
 SECONDS := 180
 EXAMPLES := 300
 POLLS := 10000
+TRUTH := 200
 # Most tests wait for servers: two at a time are done in two thirds of the time. A file's tests share what it has started.
 PYTEST := $(BIN)/pytest --numprocesses=2 --dist=loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fuzz soak audit mutants dashboards pictures locks reliability docs clean
+.PHONY: help run test check bench fuzz soak truth audit mutants dashboards pictures locks reliability docs clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 13
@@ -48,6 +49,9 @@ fuzz: $(VENV)/installed-tests programs  ## look for input that breaks it: minute
 
 soak: $(VENV)/installed-tests  ## poll 10,000 times, scrape by 50, hang by 600: minutes, or POLLS=100000 for longer
 	$(BIN)/python -m tests.soak --write --polls=$(POLLS)
+
+truth: $(VENV)/installed-tests $(PREFECTS) programs  ## poll real servers that never stand still, and compare each value: half an hour
+	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/python -m tests.truth --polls=$(TRUTH)
 
 audit: $(VENV)/installed .cache/audit/installed  ## ask PyPI for newer versions, and for known vulnerabilities of what the image is made of
 	$(BIN)/pip check

@@ -602,13 +602,19 @@ def paged(*pages: bytes) -> Answer:
     return page
 
 
+def repeated(request: Request) -> bytes:
+    """The status of a queue whose pages all have the same holders."""
+    size = request.json.get("limit", 20)
+    return answer(status(*(run(11 + number) for number in range(size)), limit=size, pages=2**53))
+
+
 def listed(*pages: bytes, limit: int = 2) -> Answer:
     """The pages of a listing of a server that gives no more than `limit` rows at a time."""
 
     def page(request: Request) -> bytes:
         if request.json["limit"] > limit:
             return answer({"detail": f"Invalid limit: must be less than or equal to {limit}."}, 422)
-        number: int = request.json["offset"] // limit
+        number: int = -(-request.json["offset"] // limit)
         return pages[min(number, len(pages) - 1)]
 
     return page
@@ -622,10 +628,15 @@ PARTIAL: Final[dict[str, tuple[Answers, Left, str, dict[str, Any]]]] = {
     "17-MiB": ({ONE: TOO_LARGE}, [("a", "one", "too_large")], "larger than 16 MiB", {}),
     "hangs": ({ONE: never}, [("a", "one", "timeout")], f"no complete answer within {FAR / 3:g}s", SLOW),
     "page-2-fails": (
-        {ONE: paged(answer(status(run(11), pages=2)), answer({}, 500))}, [("a", "one", "http_status")], "500 ", {}
+        {ONE: paged(answer(status(run(11), run(12), run(13), limit=3)), answer({}, 500))},
+        [("a", "one", "http_status")], "500 ", {},
     ),
-    "endless": (
-        {ONE: paged(answer(status(run(11), pages=2**53)))}, [("a", "one", "too_large")], "more than 1000 pages", {}
+    "endless": ({ONE: repeated}, [("a", "one", "contract")], "bring no further rows", {}),
+    "pages-of-one": (
+        {ONE: answer(status(run(11), limit=1))}, [("a", "one", "contract")], "pages of 1 rows are too small", {}
+    ),
+    "more-than-a-page": (
+        {ONE: answer(status(run(11), run(12), limit=1))}, [("a", "one", "contract")], "2 rows, and 1 were asked for", {}
     ),
     "too-old": ({ONE: answer({"detail": "Not Found"}, 404)}, [("a", "one", "http_status")], "3.6.23 or newer?", {}),
     "two": (
@@ -634,8 +645,8 @@ PARTIAL: Final[dict[str, tuple[Answers, Left, str, dict[str, Any]]]] = {
     ),
     "queues-of-a-pool": ({B_QUEUES: answer({}, 500)}, [("b", "", "http_status")], "500 Internal Server Error", {}),
     "queues-of-a-pool-page-2": (
-        {B_QUEUES: listed(answer([queue(3, "three")]), answer({}, 500), limit=1)}, [("b", "", "http_status")],
-        "500 ", {},
+        {B_QUEUES: listed(answer([queue(3, "three"), queue(4, "four")]), answer({}, 500))},
+        [("b", "", "http_status")], "500 ", {},
     ),
 }  # fmt: skip
 
@@ -682,9 +693,11 @@ WHOLE: Final[dict[str, tuple[Answers, FailureReason, str, int]]] = {
     "a-queue-403": ({ONE: answer({"detail": "no"}, 403)}, "auth", "403 Forbidden: no", 6),
     "a-queue-429": ({TWO: answer({}, 429)}, "rate_limited", "429 Too Many Requests", 6),
     "a-queue-closes": ({THREE: hang_up()}, "connect", "Server disconnected", 7),
-    "pools-page-2": ({POOLS: listed(answer([pool(8, "a")]), answer({}, 500), limit=1)}, "http_status", "500 ", 3),
+    "pools-page-2": (
+        {POOLS: listed(answer([pool(8, "a"), pool(9, "b")]), answer({}, 500))}, "http_status", "500 ", 3
+    ),
     "endless-pools": (
-        {POOLS: listed(answer([pool(8, "a")]), limit=1)}, "contract", "repeats those before it", 3
+        {POOLS: listed(answer([pool(8, "a"), pool(9, "b")]))}, "contract", "20 pages up to the one at offset 21", 23
     ),
     "wrong-path": ({POOLS: answer({"detail": "Not Found"}, 404)}, "http_status", "is url the address of the API", 1),
     "no-limit-will-do": (

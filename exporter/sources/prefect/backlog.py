@@ -66,7 +66,7 @@ async def sweep(api: Api, queues: Sequence[WorkQueue], now: datetime) -> dict[uu
     runs: dict[uuid.UUID, tuple[FlowRun, float]] = {}
     async for page in api.sweep("/flow_runs/filter", FLOW_RUNS, {"flow_runs": _waiting(now), "sort": "ID_DESC"}):
         moment = api.time_of(page)
-        runs |= {run.id: (run, _seconds_waited(run, moment)) for run in page.content}
+        runs |= {run.id: (run, _seconds_waited(run, moment)) for run in page}
     of_queue: dict[uuid.UUID, list[tuple[str, float]]] = {queue.id: [] for queue in queues}
     for run, seconds in runs.values():
         if run.state_type == "SCHEDULED" and run.work_queue_id in of_queue:
@@ -105,8 +105,8 @@ async def _of_queue(api: Api, queue: WorkQueue, now: datetime) -> Backlog:
 
 async def _oldest(api: Api, queue: WorkQueue, flow_runs: dict[str, Any], sort: str) -> float | None:
     body = {"flow_runs": flow_runs, "work_pool_queues": {"id": {"any_": [str(queue.id)]}}, "sort": sort, "limit": 1}
-    page = await api.post("/flow_runs/filter", FLOW_RUNS, body)
-    return max((_seconds_waited(run, api.time_of(page)) for run in page.content), default=None)
+    page = (await api.post("/flow_runs/filter", FLOW_RUNS, body)).content
+    return max((_seconds_waited(run, api.time_of(page)) for run in page), default=None)
 
 
 def _seconds_waited(run: FlowRun, now: datetime) -> float:

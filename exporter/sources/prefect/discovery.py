@@ -66,10 +66,13 @@ class Discovery:
 
     async def _all_at_once(self, pools: dict[uuid.UUID, WorkPool]) -> list[WorkQueue] | None:
         """The queues of these pools from the one listing; None if there are others than were known."""
-        rows = [row async for page in self._api.pages("/work_queues/filter", WORK_QUEUES) for row in page.content]
-        found = {row.id: row for row in rows if row.work_pool_id in pools}
-        changed = self._rows not in {None, len(rows)} or not found.keys() <= self._queues
-        self._rows = len(rows)
+        found: dict[uuid.UUID, WorkQueue] = {}
+        there = 0
+        async for page in self._api.pages("/work_queues/filter", WORK_QUEUES, may_lose=True):
+            found |= {row.id: row for row in page.rows if row.work_pool_id in pools}
+            there = page.end
+        changed = self._rows not in {None, there} or not found.keys() <= self._queues
+        self._rows = there
         if changed:
             return None
         lost = sorted(self._queues - found.keys())

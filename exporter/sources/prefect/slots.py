@@ -78,7 +78,7 @@ async def _holding_runs(api: Api) -> list[tuple[FlowRun, float | None]]:
     runs: dict[uuid.UUID, tuple[FlowRun, float | None]] = {}
     async for page in api.sweep("/flow_runs/filter", FLOW_RUNS, {"flow_runs": _HOLDERS, "sort": "ID_DESC"}):
         now = api.time_of(page)
-        for run in page.content:
+        for run in page:
             runs[run.id] = (run, (now - run.state.timestamp).total_seconds() if run.state else None)
     return list(runs.values())
 

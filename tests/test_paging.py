@@ -1,0 +1,360 @@
+"""Listings that change between two of their pages: no row that is there all the time is lost, and none comes twice.
+
+The pass-through changes the real server just before it forwards a page after the first.
+"""
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import pytest
+from pydantic import TypeAdapter
+
+from exporter.model import Snapshot
+from exporter.shard import WHOLE
+from exporter.sources.base import SourceError
+from exporter.sources.prefect import PrefectConfig
+from exporter.sources.prefect.api import (
+    CONCURRENCY_LIMITS,
+    FLOW_RUNS,
+    WORK_POOLS,
+    WORK_QUEUES,
+    WORKERS,
+    Api,
+)
+from tests.conftest import PrefectTemplates
+from tests.harness.passing import Before, passing
+from tests.harness.postgres import PostgresCluster
+from tests.harness.prefect import PrefectApi, PrefectServer
+from tests.harness.upstream import Request, answer, serving
+
+PAGE: Final = 40
+"""Two rows of it are on the page before."""
+ROWS: Final = 100
+
+
+def between_pages(path: str, *actions: Callable[[], object], of: str = "") -> Before:
+    """Do one of these before each page but the first of the listing at that path whose filter has the text `of`."""
+    left = list(actions)
+
+    def before(request: Request) -> None:
+        if not left or not request.path.endswith(path) or of not in request.body.decode():
+            return
+        if request.json.get("offset") or request.json.get("page", 1) > 1:
+            left.pop(0)()
+
+    return before
+
+
+def prefect(url: str, **more: object) -> PrefectConfig:
+    """A source that reads the server at that address."""
+    return PrefectConfig.model_validate({"name": "p", "system": "prefect", "url": f"{url}/api", "timeout": "1m"} | more)
+
+
+async def polled(config: PrefectConfig, polls: int = 1) -> Snapshot:
+    """What the last of so many polls found."""
+    source = config.build(WHOLE, lambda *_: None)
+    try:
+        for _ in range(polls):
+            snapshot = await source.poll()
+    finally:
+        await source.close()
+    return snapshot
+
+
+def poll(server: PrefectServer, before: Before, **more: object) -> Snapshot:
+    """What a poll of the server behind a pass-through finds."""
+
+    with passing(server, before) as upstream:
+        return asyncio.run(polled(prefect(upstream.url, **more)))
+
+
+# --- The server: a hundred of each thing.
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """A server with a hundred rows in each of its listings, and what changes it."""
+
+    server: PrefectServer
+    api: PrefectApi
+    flow: str
+
+    def rows(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """Those of a listing, in its order, while nothing changes."""
+        found: list[dict[str, Any]] = []
+        while page := self.api.request("POST", path, {**body, "offset": len(found)}):
+            found += page
+        return found
+
+    def refill(self) -> None:
+        """Make what is missing of a hundred of each, with new ids."""
+        pools, queues, limits, workers = (
+            {row["name"] for row in self.rows(path, {})}
+            for path in (
+                "/work_pools/filter",
+                "/work_pools/large/queues/filter",
+                "/v2/concurrency_limits/filter",
+                "/work_pools/large/workers/filter",
+            )
+        )
+        for number in range(ROWS):
+            if (pool := f"pool-{number:03}") not in pools:
+                self.api.create_pool(pool)
+            if (queue := f"a-{number:03}") not in queues:
+                self.api.create_queue("large", queue)
+            if (worker := f"worker-{number:03}") not in workers:
+                self.beat(worker)
+        for number in range(len(limits), ROWS):
+            self.api.request("POST", "/v2/concurrency_limits/", {"name": f"limit-{uuid.uuid4()}", "limit": number})
+        for state, of in (("RUNNING", 50), ("PENDING", None), ("SCHEDULED", None)):
+            for number in range(len(self.rows("/flow_runs/filter", of_state(state))), ROWS):
+                queue = f"a-{number % of:03}" if of else {"PENDING": "a-099", "SCHEDULED": "a-098"}[state]
+                self.api.create_run(self.flow, pool="large", queue=queue, state={"type": state})
+
+    def finish(self, *runs: str) -> None:
+        """Let them complete."""
+        for run in runs:
+            self.api.set_state(run, {"type": "COMPLETED"})
+
+    def beat(self, *workers: str) -> None:
+        """Let these workers of the large pool say that they live."""
+        for name in workers:
+            self.api.request("POST", "/work_pools/large/workers/heartbeat", {"name": name})
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def crowd(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prefect_templates: PrefectTemplates
+) -> Iterator[Crowd]:
+    home = tmp_path_factory.mktemp("paging")
+    settings = {"PREFECT_SERVER_API_DEFAULT_LIMIT": str(PAGE)}
+    if request.param == "postgres":
+        cluster: PostgresCluster = request.getfixturevalue("postgres")
+        server = PrefectServer(home, settings=settings, database_url=prefect_templates.postgres(cluster, None))
+    else:
+        server = PrefectServer(home, settings=settings, template=prefect_templates.sqlite(None))
+    with server, closing(server.client()) as client:
+        api = PrefectApi(client)
+        api.create_pool("large")
+        yield Crowd(server, api, api.create_flow())
+
+
+def of_state(*types: str) -> dict[str, Any]:
+    """The runs in these states, as the exporter asks for them."""
+    return {"flow_runs": {"state": {"type": {"any_": list(types)}}}, "sort": "ID_DESC"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A listing as the exporter asks for it, and how one of its rows is removed."""
+
+    endpoint: str
+    contract: TypeAdapter[list[Any]]
+    remove: Callable[[Crowd, dict[str, Any]], object]
+    body: dict[str, Any] = field(default_factory=dict)
+    path: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Its path."""
+        return self.endpoint.format(**self.path)
+
+    def read(self, url: str) -> set[str]:
+        """The ids of what the exporter lists from there, each once."""
+
+        async def run() -> list[Any]:
+            api = Api(prefect(url), request_timeout=30, count_request=lambda *_: None)
+            try:
+                return await api.listing(self.endpoint, self.contract, self.body, **self.path)
+            finally:
+                await api.close()
+
+        ids = [str(row.id) for row in asyncio.run(run())]
+        assert len(ids) == len(set(ids))
+        return set(ids)
+
+
+def deleted(path: str, key: str = "id") -> Callable[[Crowd, dict[str, Any]], object]:
+    return lambda crowd, row: crowd.api.request("DELETE", path.format(row[key]))
+
+
+def completed(crowd: Crowd, row: dict[str, Any]) -> None:
+    crowd.api.set_state(row["id"], {"type": "COMPLETED"})
+
+
+LARGE: Final = {"name": "large"}
+HOLDERS: Final = Listing("/flow_runs/filter", FLOW_RUNS, completed, of_state("RUNNING"))
+QUEUES: Final = Listing("/work_pools/{name}/queues/filter", WORK_QUEUES, deleted("/work_queues/{}"), path=LARGE)
+LIMITS: Final = Listing("/v2/concurrency_limits/filter", CONCURRENCY_LIMITS, deleted("/v2/concurrency_limits/{}"))
+WORKERS_: Final = Listing(
+    "/work_pools/{name}/workers/filter", WORKERS, deleted("/work_pools/large/workers/{}", "name"), path=LARGE
+)
+LISTINGS: Final = {
+    "holders": HOLDERS,
+    "waiting": Listing("/flow_runs/filter", FLOW_RUNS, completed, of_state("SCHEDULED")),
+    "pools": Listing("/work_pools/filter", WORK_POOLS, deleted("/work_pools/{}", "name")),
+    "queues of a pool": QUEUES,
+    "limits": LIMITS,
+    "workers": WORKERS_,
+}
+
+
+LEAVING: Final = {
+    **{f"{name}: more than the overlap": (listing, 3) for name, listing in LISTINGS.items()},
+    "holders: fewer than the overlap": (HOLDERS, 1),
+    "holders: most of a page": (HOLDERS, 30),
+}
+
+
+@pytest.mark.parametrize(("listing", "gone"), LEAVING.values(), ids=LEAVING)
+def test_rows_leave_between_two_pages(crowd: Crowd, listing: Listing, gone: int) -> None:
+    crowd.refill()
+    before = [row for row in crowd.rows(listing.url, listing.body) if row.get("name") not in {"default", "large"}]
+    assert len(before) >= ROWS
+
+    def leave() -> None:
+        for row in before[:gone]:
+            listing.remove(crowd, row)
+
+    with passing(crowd.server, between_pages(listing.url, leave)) as upstream:
+        found = listing.read(upstream.url)
+        pages = len(upstream.requests)
+    assert found == {row["id"] for row in crowd.rows(listing.url, listing.body)}
+    assert pages < 12
+
+
+def test_rows_leave_before_each_page(crowd: Crowd) -> None:
+    """What is read in vain is bounded, and nothing is lost."""
+    crowd.refill()
+    before = crowd.rows(HOLDERS.url, HOLDERS.body)
+    steps = [partial(crowd.finish, *(row["id"] for row in before[first : first + 10])) for first in range(0, 60, 10)]
+
+    async def run(url: str) -> set[str]:
+        api = Api(prefect(url), request_timeout=30, count_request=lambda *_: None)
+        try:
+            return {str(row.id) async for page in api.pages(HOLDERS.url, FLOW_RUNS, HOLDERS.body) for row in page.rows}
+        finally:
+            await api.close()
+
+    with passing(crowd.server, between_pages(HOLDERS.url, *steps)) as upstream:
+        found = asyncio.run(run(upstream.url))
+        assert len(upstream.requests) < 20
+    assert {row["id"] for row in before[60:]} <= found <= {row["id"] for row in before}
+
+
+def renamed(crowd: Crowd, row: dict[str, Any]) -> None:
+    crowd.api.request("PATCH", f"/v2/concurrency_limits/{row['id']}", {"name": f"a-{row['id']}"})
+
+
+def preferred(crowd: Crowd, row: dict[str, Any]) -> None:
+    crowd.api.request("PATCH", f"/work_queues/{row['id']}", {"priority": 1})
+
+
+REORDERED: Final = {
+    "a limit is renamed": (LIMITS, renamed),
+    "a queue is preferred": (QUEUES, preferred),
+    "a worker beats": (WORKERS_, lambda crowd, row: crowd.beat(row["name"])),
+}
+
+
+@pytest.mark.parametrize(("listing", "move"), REORDERED.values(), ids=REORDERED)
+def test_the_last_row_comes_first_between_two_pages(
+    crowd: Crowd, listing: Listing, move: Callable[[Crowd, dict[str, Any]], object]
+) -> None:
+    """It would be in no page. Every reading is disturbed so, each by another row."""
+    crowd.refill()
+    rows = crowd.rows(listing.url, listing.body)
+    moves = [partial(move, crowd, row) for row in reversed(rows[-6:])]
+    with passing(crowd.server, between_pages(listing.url, *moves)) as upstream:
+        assert listing.read(upstream.url) == {row["id"] for row in rows}
+
+
+def test_pages_get_smaller_while_a_listing_is_read(crowd: Crowd) -> None:
+    """The server is started again with another greatest page."""
+    crowd.refill()
+    rows = crowd.rows(HOLDERS.url, HOLDERS.body)
+
+    def smaller(request: Request) -> bytes | None:
+        if request.path.endswith(HOLDERS.url) and request.json["offset"] and request.json["limit"] > 7:
+            return answer({"detail": "Invalid limit: must be less than or equal to 7."}, 422)
+        return None
+
+    with passing(crowd.server, smaller) as upstream:
+        assert HOLDERS.read(upstream.url) == {row["id"] for row in rows}
+
+
+# --- The plans of a poll.
+
+
+def active(snapshot: Snapshot) -> dict[str, int | None]:
+    return {queue.name: queue.active_slots for queue in snapshot.queues if queue.pool == "large"}
+
+
+def test_a_sweep_of_holders(crowd: Crowd) -> None:
+    """What has left is counted, since it was there when its page was read; and so is all that is there still."""
+    crowd.refill()
+    holders = crowd.rows("/flow_runs/filter", of_state("PENDING", "RUNNING"))
+    change = between_pages("/flow_runs/filter", partial(crowd.finish, holders[0]["id"]), of="PENDING")
+    found = {name: slots for name, slots in active(poll(crowd.server, change, collect=["queues"])).items() if slots}
+    assert found == Counter(run["work_queue_name"] for run in holders)
+
+
+def test_a_sweep_of_what_waits(crowd: Crowd) -> None:
+    crowd.refill()
+    waiting = crowd.rows("/flow_runs/filter", of_state("SCHEDULED"))
+    change = between_pages("/flow_runs/filter", partial(crowd.finish, waiting[0]["id"]), of="before_")
+    snapshot = poll(crowd.server, change, collect=["backlog"])
+    (queue,) = (queue for queue in snapshot.queues if queue.name == "a-098")
+    assert sum(queue.waiting.values()) == len(waiting)
+
+
+def test_the_status_of_a_queue(crowd: Crowd) -> None:
+    crowd.refill()
+    holders = crowd.rows("/flow_runs/filter", of_state("PENDING"))
+    # Its pages are ordered the other way round.
+    change = between_pages("/concurrency_status", partial(crowd.finish, *(run["id"] for run in holders[-4:])))
+    snapshot = poll(crowd.server, change, collect=["queues"], queues={"include": "a-099"})
+    (queue,) = snapshot.queues
+    assert queue.holders["PENDING"].holders == len(holders)
+    assert queue.active_slots == len(holders) - 4
+
+
+def test_the_listing_of_all_queues(crowd: Crowd) -> None:
+    """It is read from the second poll on."""
+    crowd.refill()
+    queues = crowd.rows(QUEUES.url, {})
+    first = min((row for row in queues), key=lambda row: row["name"])
+    change = between_pages("/api/work_queues/filter", partial(QUEUES.remove, crowd, first))
+    with passing(crowd.server, change) as upstream:
+        snapshot = asyncio.run(polled(prefect(upstream.url, collect=["queues"]), 2))
+        assert [one for one in upstream.requests if one.path == "/api/work_queues/filter"]
+    ids = {queue.id for queue in snapshot.queues if queue.pool == "large"}
+    assert {row["id"] for row in queues} - {first["id"]} <= ids <= {row["id"] for row in queues}
+
+
+# --- Pages that can't be right.
+
+
+def test_pages_that_never_agree() -> None:
+    """A server that counts a row which is on no page: it is said so, and no number is published."""
+    rows = [
+        {"id": str(uuid.UUID(int=n)), "name": f"p{n}", "type": "process", "is_paused": False, "concurrency_limit": None}
+        for n in range(20)
+    ]
+    rows[19] = rows[18]
+
+    def hides(request: Request) -> bytes:
+        if request.json["limit"] > 10:
+            return answer({"detail": "Invalid limit: must be less than or equal to 10."}, 422)
+        return answer(rows[request.json["offset"] :][:10])
+
+    with serving(hides) as upstream, pytest.raises(SourceError, match="readings have found") as failed:
+        LISTINGS["pools"].read(upstream.url)
+    assert failed.value.reason == "contract"
+    assert len(upstream.requests) < 20
