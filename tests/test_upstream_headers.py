@@ -97,9 +97,10 @@ async def test_an_answer_that_never_ends_has_an_id_too() -> None:
         ("00-4bf9+/=_~.:,;|@", "00-4bf9+/=_~.:,;|@"),
         ("a) (b\tc\x1b[31m é", "ab c[31m".replace(" ", "")),
         (f"it is {KEY} again", "itis<secret>again"),
+        (f"{KEY[:9]} ({KEY[9:]}", "<secret>"),
         ("i" * 5000, "i" * 200),
     ],
-    ids=["empty", "blank", "signs", "odd", "secret", "long"],
+    ids=["empty", "blank", "signs", "odd", "secret", "secret-in-two", "long"],
 )
 async def test_an_id_is_one_short_word_without_secrets(sent: str, shown: str) -> None:
     async with serve(lambda _: answer({}, 500, {"X-Request-ID": sent})) as upstream:

@@ -316,7 +316,9 @@ def _rate_limit(headers: httpx.Headers) -> RateLimit | None:
 
 def _request_id(headers: httpx.Headers, credentials: Credentials) -> str:
     """`X-Request-ID` as one word that fits into parentheses; empty where there is none."""
-    return re.sub(r"[^!-'*-~]", "", credentials.quote(headers.get("X-Request-ID", "")))
+    word = re.sub(r"[^!-'*-~]", "", credentials.quote(headers.get("X-Request-ID", "")))
+    # What was dropped may have stood within a secret.
+    return credentials.quote(word).removesuffix("…")
 
 
 def _retirement(response: httpx.Response, credentials: Credentials) -> Retirement | None:
