@@ -34,4 +34,6 @@ USER 65532:65532
 EXPOSE 10099
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["bash", "-c", \
   "exec 3<>/dev/tcp/127.0.0.1/10099 && printf 'GET /-/healthy HTTP/1.0\\r\\n\\r\\n' >&3 && read -r status <&3 && [[ $status == *' 200 '* ]]"]
-ENTRYPOINT ["concurrency-exporter"]
+# PID 1 never gets a signal that comes before it has a handler, unless it was blocked: the command has one, and unblocks them,
+# before it imports anything.
+ENTRYPOINT ["env", "--block-signal=TERM,INT", "concurrency-exporter"]

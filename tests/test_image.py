@@ -66,7 +66,7 @@ def test_an_engine_needs_to_be_told_nothing(built: Image) -> None:
     assert int(user) > 0, "Kubernetes' runAsNonRoot wants a number"
     assert int(group) > 0
     assert list(built.config["ExposedPorts"]) == [f"{DEFAULT_PORT}/tcp"]
-    assert built.config["Entrypoint"] == [PROJECT["name"]], "no shell between PID 1's signals and the exporter"
+    assert built.config["Entrypoint"] == ["env", "--block-signal=TERM,INT", PROJECT["name"]], "no shell between"
     assert not built.config["Cmd"], "flags of the user are added to the entry point"
 
 
