@@ -21,6 +21,7 @@ _ON_PATH = {
     "alertmanager": (("prometheus-alertmanager", "alertmanager"), "apt install prometheus-alertmanager"),
     "nginx": (("nginx",), "apt install nginx"),
     "amtool": (("amtool",), "apt install prometheus-alertmanager"),
+    "slowhttptest": (("slowhttptest",), "apt install slowhttptest"),
     "vmalert": (("vmalert",), "apt install victoria-metrics"),
 }
 
