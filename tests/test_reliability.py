@@ -215,18 +215,18 @@ class Fault:
 FAULTS: Final[Mapping[str, Fault]] = {
     "connection refused": Fault(refuses, "connect", "Connection refused"),
     "connection reset": Fault(talks(resets), "connect", "Connection reset by peer", 2),
-    "closes without an answer": Fault(answers(sends(b"")), "connect", "Server disconnected", 2),
-    "accepts and never reads or answers": Fault(
+    "connection closed without an answer": Fault(answers(sends(b"")), "connect", "Server disconnected", 2),
+    "accepts the connection, never reads or answers": Fault(
         talks(hears_nothing), "timeout", "no complete answer", fewest=2, slow=True
     ),
-    "reads and never answers": Fault(answers(never), "timeout", "no complete answer", fewest=2, slow=True),
-    "headers at a byte a second": Fault(
+    "reads the request, never answers": Fault(answers(never), "timeout", "no complete answer", fewest=2, slow=True),
+    "headers at one byte a second": Fault(
         trickles(b"", JSON), "timeout", "no complete answer", fewest=2, slow=True
     ),
-    "body at a byte a second": Fault(
+    "body at one byte a second": Fault(
         trickles(JSON + b"Content-Length: 99\r\n\r\n", b"[" * 99), "timeout", "no complete answer", fewest=2, slow=True
     ),
-    "headers without an end": Fault(
+    "endless headers": Fault(
         floods(JSON, b"X-Filler: " + b"x" * 65536 + b"\r\n"), "connect", "buffer too long", 2
     ),
     "truncated headers": Fault(answers(sends(b"HTTP/1.1 200 OK\r\nContent-Le")), "connect", "Server disconnected", 2),
@@ -236,18 +236,18 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "Content-Length too small": Fault(
         answers(sends(JSON + b"Content-Length: 3\r\n\r\n" + json.dumps(PUBLISHED).encode())), "contract", "EOF while"
     ),
-    "Content-Length no number": Fault(
+    "Content-Length is not a number": Fault(
         answers(sends(JSON + b"Content-Length: x\r\n\r\n{}")), "connect", "bad Content-Length", 2
     ),
     "two Content-Lengths": Fault(
         answers(sends(JSON + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}")), "connect", "Content-Length", 2
     ),
-    "no HTTP": Fault(answers(sends(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")), "connect", "illegal status line", 2),
+    "answer is not HTTP": Fault(answers(sends(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")), "connect", "illegal status line", 2),
     "TLS certificate expired": Fault(presents("expired"), "tls", "certificate has expired", by="tls"),
-    "TLS certificate of another name": Fault(presents("misnamed"), "tls", "IP address mismatch", by="tls"),
+    "TLS certificate for another name": Fault(presents("misnamed"), "tls", "IP address mismatch", by="tls"),
     "TLS certificate self-signed": Fault(presents("self-signed"), "tls", "self-signed certificate", by="tls"),
     "proxy refuses connections": Fault(refuses, "connect", "Connection refused", by="proxy"),
-    "proxy wants credentials": Fault(
+    "proxy requires credentials": Fault(
         answers(sends(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")), "connect", "407", by="proxy"
     ),
     "proxy can't reach upstream": Fault(
@@ -261,8 +261,8 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "429, Retry-After of 4 intervals": Fault(
         too_many(Retry_After=f"{4 * INTERVAL}"), "rate_limited", "429", fewest=2, requests=4
     ),
-    "429, Retry-After a date": Fault(answers(too_many_until), "rate_limited", "429", fewest=2, requests=4),
-    "429, Retry-After absurd": Fault(
+    "429, Retry-After as a date": Fault(answers(too_many_until), "rate_limited", "429", fewest=2, requests=4),
+    "429, Retry-After far too long": Fault(
         too_many(Retry_After="9" * 20), "rate_limited", "429", fewest=1, requests=1,
         recovered="next poll, after ten minutes", comes_back=False
     ),
@@ -272,7 +272,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "503": Fault(answers(answer({}, 503)), "http_status", "503 Service Unavailable"),
     "504": Fault(answers(answer({}, 504)), "http_status", "504 Gateway Timeout"),
     "204": Fault(answers(b"HTTP/1.1 204 No Content\r\n\r\n"), "http_status", "204 No Content"),
-    "500 with a page without an end": Fault(
+    "500 with an endless body": Fault(
         floods(b"HTTP/1.1 500 Internal Server Error\r\n\r\n", b"[" * 2**21), "http_status", "500 Internal Server Error"
     ),
     "redirect to another host": Fault(
@@ -282,11 +282,11 @@ FAULTS: Final[Mapping[str, Fault]] = {
         answers(answer(b"<html>", media_type="text/html")), "contract", "not JSON but text/html"
     ),
     "empty body": Fault(answers(answer(b"")), "contract", "EOF while parsing"),
-    "half of the JSON": Fault(answers(answer(b'[{"id": ')), "contract", "EOF while parsing"),
+    "truncated JSON": Fault(answers(answer(b'[{"id": ')), "contract", "EOF while parsing"),
     "JSON in UTF-16": Fault(answers(answer(json.dumps(PUBLISHED).encode("utf-16"))), "contract", "Invalid JSON"),
-    "JSON with bytes that are no UTF-8": Fault(answers(answer(b'{"x": "\xff"}')), "contract", "Invalid JSON"),
+    "JSON with invalid UTF-8": Fault(answers(answer(b'{"x": "\xff"}')), "contract", "Invalid JSON"),
     "JSON 500,000 levels deep": Fault(answers(answer(b"[" * 500_000)), "contract", "recursion limit exceeded"),
-    "JSON of millions of values": Fault(
+    "JSON with millions of values": Fault(
         answers(answer(b"[" + b"0," * 3_000_000 + b"0]")), "too_large", "more than 500,000 values"
     ),
     "a count that is NaN": Fault(answers(numbers("NaN")), "contract", "contract broken"),
@@ -304,15 +304,15 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "body of 100 MB": Fault(
         floods(JSON + b"Content-Length: 100000000\r\n\r\n", b" " * 2_000_000, 50), "too_large", "larger than 16 MiB"
     ),
-    "body without an end": Fault(floods(JSON + b"\r\n", b" " * 2**21), "too_large", "larger than 16 MiB"),
-    "a key twice in an object": Fault(
+    "endless body": Fault(floods(JSON + b"\r\n", b" " * 2**21), "too_large", "larger than 16 MiB"),
+    "duplicate key in a JSON object": Fault(
         answers({
             "cloro": answer(json.dumps(PUBLISHED)[:-1].encode() + b', "queuedTasks": 6}'),
             "prefect": answer(b"[" + json.dumps(WHOLE_POOL)[:-1].encode() + b', "active_slots": 4}]'),
         }),
         None, r"concurrency_(queue_queued_tasks|pool_active_slots)\{.*\} 4.0",
     ),
-    "a name that can't be looked up": Fault(unknown, "connect", "Name or service not known", by="name"),
+    "host name does not resolve": Fault(unknown, "connect", "Name or service not known", by="name"),
 }  # fmt: skip
 NOTHING: Final = Fault(answers(GOOD), None, "concurrency_.*")
 """No fault at all: of a source that is polled beside those that fail."""

@@ -324,14 +324,14 @@ def exporter_stopped(folder: Path) -> Row:
 
 
 AT_ONCE: Final[Mapping[str, Callable[[Path], Row]]] = {
-    "token rotated in its file, after upstream": token_rotated,
+    "token replaced on the server, then in its file": token_rotated,
     "wall clock set back by an hour": stepped("-1h"),
     "wall clock set forward by an hour": stepped("+1h"),
     "wall clock set forward by 50 years": stepped("+50y"),
-    "disk full for the log": logs_go(">/dev/full 2>&1"),
-    "reader of the log gone": logs_go("> >(true) 2>&1"),
-    "out of file descriptors": out_of_descriptors,
-    "resolver hangs": resolver_hangs,
+    "disk of the log full": logs_go(">/dev/full 2>&1"),
+    "log pipe closed by its reader": logs_go("> >(true) 2>&1"),
+    "no file descriptors left": out_of_descriptors,
+    "DNS resolver hangs": resolver_hangs,
     "exporter stopped and continued": exporter_stopped,
 }
 

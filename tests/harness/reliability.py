@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
-_HEADER: Final = ("fault", "of", "outcome", "reason", "`/metrics`", "noticed", "recovered", "requests")
+_HEADER: Final = ("fault", "affects", "outcome", "reason", "`/metrics`", "noticed", "recovered", "requests")
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Row:
     """One fault, and what came of it, each as the table has it."""
 
     fault: str
-    of: str
+    affects: str
     """What fails: `both` systems, one of them, or the exporter's own surroundings."""
     outcome: str
     reason: str
