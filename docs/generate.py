@@ -21,6 +21,7 @@ from exporter.metrics.observed import OBSERVED
 from exporter.metrics.own import OWN
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
+from exporter.settings.base import FrozenDict
 from exporter.settings.regex import FullMatch
 from exporter.sources import SYSTEMS
 from exporter.sources.about import About
@@ -223,7 +224,7 @@ def _default(name: str, field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     match field.default:
-        case None | BaseModel() | () | PydanticUndefinedType():
+        case None | BaseModel() | () | "" | FrozenDict() | PydanticUndefinedType():
             return ""
         case FullMatch():
             value = field.default.pattern

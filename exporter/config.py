@@ -54,11 +54,13 @@ def from_environment(environment: Mapping[str, str]) -> Config:
     if not sources:
         first = " or ".join(about.environment[0].name for about in ABOUT.values() if about.environment)
         raise ConfigError([f"nothing to poll: give --config.file, set {first}, or try --demo"])
+    for source in sources:  # as httpx, requests and curl do
+        source["proxy_from_environment"] = True
     try:
         config = Config.model_validate({"sources": sources})
     except ValidationError as error:
         raise ConfigError(
-            [f"environment: {_variable(details['loc'][2:])}: {message(details, Config)}" for details in errors(error)]
+            [f"environment: {_variable(details['loc'][2:])}{message(details, Config)}" for details in errors(error)]
         ) from None
     for system in made:
         if ignored := ",".join(sorted(ABOUT[system].ignored_environment & variables.keys())):
@@ -75,7 +77,13 @@ ABOUT: Final[Mapping[str, About]] = {system: config.about for system, config in 
 
 
 def _variable(loc: tuple[int | str, ...]) -> str:
-    """The variable that a key of a source comes from, and the name of the header if it is one of several."""
+    """The variable that a key of a source comes from, and the name of the header if it is one of several.
+
+    A mistake of the source as a whole is one in the variables of the proxy, and names them itself.
+    """
+    if len(loc) < 2:
+        return ""
     variables = ABOUT[str(loc[0])].environment
     variable = next(one.name for one in variables if one.key.partition(".")[0] == loc[1])
-    return f"{variable}: {loc[2]}" if loc[1:2] == ("http_headers",) and loc[2:] else variable
+    header = f"{loc[2]}: " if loc[1] == "http_headers" and loc[2:] else ""
+    return f"{variable}: {header}"

@@ -148,7 +148,11 @@ def test_what_a_file_says_is_what_the_configuration_holds() -> None:
         "collect": ("queues", "limits"),
         "authorization": None,
         "http_headers": {},
-        "proxy_url": "http://proxy:3128",
+        "oauth2": None,
+        "proxy_url": SecretStr("http://proxy:3128"),
+        "no_proxy": "",
+        "proxy_from_environment": False,
+        "proxy_connect_header": {},
         "concurrency": 32,
     }
     assert first.basic_auth

@@ -17,7 +17,7 @@ from exporter.polling.poller import Poller
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.sources import SYSTEMS
-from exporter.sources.http_config import BasicAuth
+from exporter.sources.http_config import BasicAuth, OAuth2
 from exporter.sources.prefect import PrefectConfig
 from tests.harness.documents import anchors, blocks
 from tests.harness.exporter import exporter
@@ -181,8 +181,8 @@ def test_every_setting_of_a_source_is_in_its_guide(system: str) -> None:
     table = guide.partition("| key | when |")[2].partition("\n\n")[0]
     keys = _all_keys(SYSTEMS[system])
     assert {"timeout", "type", "insecure_skip_verify"} <= keys
-    # `basic_auth` is not for cloro, so the keys in it are not either.
-    unused = _all_keys(BasicAuth) if system == "cloro" else set()
+    # `basic_auth` and `oauth2` are not for cloro, so the keys in them are not either.
+    unused = _all_keys(BasicAuth) | _all_keys(OAuth2) if system == "cloro" else set()
     assert keys - unused <= set(re.findall(r"`(\w+)`", table))
 
 

@@ -42,6 +42,11 @@ PLACES = (
     "custom-headers",
     "http_headers.secrets",
     "http_headers.files",
+    "oauth2.client_secret",
+    "client_secret_file",
+    "access_token",
+    "password of a proxy",
+    "proxy_connect_header",
 )
 CANARIES = {place: f"c4n4ry<&\"+/\\{number}='%>{place.upper()[:3]}" for number, place in enumerate(PLACES)}
 """A secret for each place, of characters that every encoding writes in its own way."""
@@ -84,11 +89,16 @@ def test_a_secret_is_found_in_every_form() -> None:
 # --- Upstreams that repeat what they were sent.
 
 
+SECRET_HEADERS = ("authorization", "proxy-authorization", "x-secret")
+
+
 def said(request: Request) -> str:
-    """The secrets of a request, decoded: of its header `X-Secret`, where it has one."""
+    """The secret of a request, decoded: that of `X-Secret`, or of the proxy, where it has such."""
     if secret := request.headers.get("x-secret"):
         return secret
-    scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+    scheme, _, sent = request.headers.get("proxy-authorization", request.headers.get("authorization", "")).partition(
+        " "
+    )
     return base64.b64decode(sent).decode().partition(":")[2] if scheme == "Basic" else sent
 
 
@@ -121,7 +131,7 @@ def echoes() -> list[Callable[[Request], bytes]]:
         ]
 
     ways: list[Callable[[Request], str]] = [
-        lambda request: f"{request.headers.get('authorization', '')} {request.headers.get('x-secret', '')}",
+        lambda request: " ".join(request.headers.get(name, "") for name in SECRET_HEADERS),
         said,
         lambda request: urllib.parse.quote(said(request)),
         lambda request: html.escape(said(request)),
@@ -141,6 +151,8 @@ class Echo:
         self.good = upstream_answer({"queue": 3})
 
     def __call__(self, request: Request) -> bytes:
+        if request.path.startswith("/token"):
+            return self.token(request)
         token = request.headers.get("prefect-csrf-token")
         if token:
             self.tokens.add(token)
@@ -153,20 +165,43 @@ class Echo:
             return answer({"detail": f"{token} {request.headers['authorization']}"}, 500)
         return self.echoes[number % len(self.echoes)](request)
 
+    def token(self, request: Request) -> bytes:
+        """An OAuth 2.0 token, now and then; else what came in the form and in the header."""
+        number = next(self.asked)
+        if number % 3:
+            return answer(
+                {"access_token": CANARIES["access_token"].replace(" ", ""), "token_type": "bearer", "expires_in": 1}
+            )
+        form = urllib.parse.unquote_plus(request.body.decode())
+        sent = f"{request.headers.get('authorization', '')} {form} {urllib.parse.unquote_plus(said(request))}"
+        return answer({"error": sent, "error_description": request.body.decode()}, 400)
+
 
 # --- The command.
 
 
 def sources(folder: Path, url: str) -> list[dict[str, Any]]:
-    for place in ("credentials_file", "password_file", "http_headers.files"):
+    for place in ("credentials_file", "password_file", "http_headers.files", "client_secret_file"):
         (folder / place).write_text(f"{CANARIES[place]}\n")
     key = {"credentials": CANARIES["authorization.credentials"]}
+    oauth2 = {"client_id": "client", "token_url": f"{url}/token?x={CANARIES['oauth2.client_secret'][:2]}"}
     kinds: dict[str, dict[str, Any]] = {
         "key": {"authorization": key},
         "key-file": {"authorization": {"credentials_file": "credentials_file"}},
         "password": {"basic_auth": {"username": "user", "password": CANARIES["basic_auth.password"]}},
         "password-file": {"basic_auth": {"username": "user", "password_file": "password_file"}},
         "header": {"authorization": key, "http_headers": {"X-Secret": {"secrets": [CANARIES["http_headers.secrets"]]}}},
+        "oauth2": {"oauth2": {**oauth2, "client_secret": CANARIES["oauth2.client_secret"]}},
+        "oauth2-file": {"oauth2": {**oauth2, "client_secret_file": "client_secret_file"}},
+        "through-proxy": {
+            "url": "http://x/api",
+            "proxy_url": url.replace("://", f"://user:{urllib.parse.quote(CANARIES['password of a proxy'], safe='')}@"),
+        },
+        "through-tunnel": {
+            "url": "https://x/api",
+            "proxy_url": url.replace("://", f"://user:{urllib.parse.quote(CANARIES['password of a proxy'], safe='')}@"),
+            "proxy_connect_header": {"X-Secret": [CANARIES["proxy_connect_header"]]},
+        },
         "header-file": {"authorization": key, "http_headers": {"X-Secret": {"files": ["http_headers.files"]}}},
     }
     times = {"interval": "50ms", "timeout": "10s", "stale_after": "1m"}
@@ -270,6 +305,14 @@ MISPLACED = [
     "sources:\n- {name: a, system: cloro, http_headers: {X-A: {secrets: ['%(secret)s\u00e9']}}}",
     "sources:\n- {name: a, system: cloro, http_headers: {Cookie: {secrets: ['%(secret)s'], a: '%(secret)s'}}}",
     "sources:\n- {name: a, system: cloro, http_headers: {Host: {secrets: ['%(secret)s']}}}",
+    "sources:\n- {name: a, system: cloro, oauth2: '%(secret)s'}",
+    "sources:\n- {name: a, system: cloro, oauth2: {client_secret: ['%(secret)s']}}",
+    "sources:\n- {name: a, system: cloro, oauth2: {client_secret: '%(secret)s', client_secret_file: exporter.yml}}",
+    "sources:\n- {name: a, system: cloro, oauth2: {token_url: 'http://user:%(secret)s@x'}}",
+    "sources:\n- {name: a, system: cloro, oauth2: {endpoint_params: '%(secret)s'}}",
+    "sources:\n- {name: a, system: cloro, proxy_connect_header: {A: '%(secret)s'}}",
+    "sources:\n- {name: a, system: cloro, proxy_connect_header: {A: ['%(secret)s']}}",
+    "sources:\n- {name: a, system: cloro, proxy_url: 'socks5://user:%(secret)s@x'}",
     "sources:\n- {name: a, system: cloro, tls_config: {cert: '%(secret)s', key: '%(secret)s'}}",
     "sources:\n- {name: a, system: cloro, tls_config: {key: ['%(secret)s']}}",
     "sources:\n- {name: a, system: cloro, url: 'http://user:%(secret)s@x'}",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from exporter.sources.http_config import TlsConfig
+from exporter.sources.connection import TlsConfig
 from tests.harness.certificates import authority, certificate
 from tests.harness.upstream import answer, serve
 from tests.test_credentials import tunnels

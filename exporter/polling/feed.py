@@ -32,8 +32,8 @@ class Feed:
         self.shard = shard
         self._clock = clock
         self._count_request = count_request
-        self._certificates = stamps(config.tls_config.files)
-        """The files of `tls_config` as they were when the source was built of them."""
+        self._certificates = stamps(config.certificates)
+        """The files of each `tls_config` as they were when the source was built of them."""
         self._refused: Stamps | None = None
         """The same when they last could not be read again."""
         self._source = self._build()

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -16,11 +16,21 @@ from pydantic import (
     model_validator,
 )
 
+V = TypeVar("V")
+
 
 def check_unicode(value: object) -> None:
-    """Raise `ValueError` for a text with half of a surrogate pair."""
-    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
-        raise ValueError("has a character that is not Unicode")
+    """Raise `ValueError` for a text with half of a surrogate pair, also within a list or a mapping."""
+    match value:
+        case SecretStr():
+            check_unicode(value.get_secret_value())
+        case str() if re.search("[\ud800-\udfff]", value):
+            raise ValueError("has a character that is not Unicode")
+        case tuple():
+            for item in value:
+                check_unicode(item)
+        case dict():
+            check_unicode((*value.keys(), *value.values()))
 
 
 class Settings(BaseModel):
@@ -34,8 +44,16 @@ class Settings(BaseModel):
     @classmethod
     def _encodable(cls, value: object) -> object:
         """YAML and the environment can bring half of a surrogate pair, which no metric and no header can carry."""
-        check_unicode(value.get_secret_value() if isinstance(value, SecretStr) else value)
+        check_unicode(value)
         return value
+
+
+class FrozenDict(dict[str, V]):
+    """A mapping that can be hashed, as the settings that it belongs to."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """The same for equal mappings."""
+        return hash(frozenset(self.items()))
 
 
 class BlankIsAbsent(Settings):

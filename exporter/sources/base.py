@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
@@ -11,7 +12,8 @@ from exporter.model import FailureReason, RateLimit, Retirement, Snapshot
 from exporter.settings.base import Settings
 from exporter.shard import WHOLE, Shard
 from exporter.sources.about import About
-from exporter.sources.http_config import NO_HEADERS, Authorization, BasicAuth, HttpHeaders, HttpUrl, Seconds, TlsConfig
+from exporter.sources.connection import Connection, HttpUrl
+from exporter.sources.http_config import NO_HEADERS, Authorization, BasicAuth, HttpHeaders, OAuth2, Seconds
 
 T = TypeVar("T")
 
@@ -101,11 +103,9 @@ Rows = Annotated[list[T], FailFast()]
 """A list in an answer, read up to the first item that breaks the contract: to collect millions takes minutes."""
 
 
-class SourceConfig(Settings):
-    """What every source has."""
+class Polling(Settings):
+    """What is polled, and how often."""
 
-    about: ClassVar[About]
-    """What the system says about itself."""
     name: str = Field(min_length=1, max_length=100)
     """Unique name of the source: the label `source`."""
     system: str
@@ -121,16 +121,41 @@ class SourceConfig(Settings):
     for a poll that overruns `interval`, a warning names what is long enough."""
     max_series: int = Field(default=100_000, ge=1)
     """Most series that the source adds to `/metrics`: some 4,000 queues. Above it queues are left out, and counted."""
+
+    @property
+    def least_stale_after(self) -> float:
+        """Seconds that data has to live to be there until the next poll ends, if both take as long as they may.
+
+        One that overruns `interval` has the polls skipped that fall into it: the next one begins when it has ended and
+        an `interval` is full again.
+        """
+        # Rounded, since 0.3 / 0.1 is more than 3 or less.
+        return math.ceil(round(self.timeout / self.interval, 6)) * self.interval + self.timeout
+
+    @model_validator(mode="after")
+    def _lives_to_the_next_poll(self) -> Self:
+        if self.stale_after < self.interval + self.timeout:
+            raise ValueError(
+                f"stale_after ({self.stale_after:g}s) is less than interval + timeout"
+                f" ({self.interval:g}s + {self.timeout:g}s): good data would expire before the next poll can end;"
+                f" set it to {self.least_stale_after:g}s or more"
+            )
+        return self
+
+
+class SourceConfig(Connection, Polling):
+    """What every source has."""
+
+    about: ClassVar[About]
+    """What the system says about itself."""
     authorization: Authorization | None = None
     """Credentials for the `Authorization` header."""
     basic_auth: BasicAuth | None = None
     """User name and password."""
+    oauth2: OAuth2 | None = None
+    """OAuth 2.0 client credentials, for which a token is asked."""
     http_headers: HttpHeaders = NO_HEADERS
     """Further headers, by name, to send with each request: such as those that a gateway in front of the API wants."""
-    tls_config: TlsConfig = TlsConfig()
-    """How to trust an `https` upstream, and an `https` proxy."""
-    proxy_url: HttpUrl | None = None
-    """Proxy to send all requests through."""
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str]) -> dict[str, Any]:
@@ -156,14 +181,9 @@ class SourceConfig(Settings):
         return WHOLE if shard.owns(self.name) else None
 
     @property
-    def least_stale_after(self) -> float:
-        """Seconds that data has to live to be there until the next poll ends, if both take as long as they may.
-
-        One that overruns `interval` has the polls skipped that fall into it: the next one begins when it has ended and
-        an `interval` is full again.
-        """
-        # Rounded, since 0.3 / 0.1 is more than 3 or less.
-        return math.ceil(round(self.timeout / self.interval, 6)) * self.interval + self.timeout
+    def certificates(self) -> tuple[Path, ...]:
+        """The files of each `tls_config`, which are read again when they change."""
+        return self.tls_config.files + (self.oauth2.tls_config.files if self.oauth2 else ())
 
     @property
     def upstream(self) -> tuple[object, ...]:
@@ -177,16 +197,6 @@ class SourceConfig(Settings):
 
     @model_validator(mode="after")
     def _one_kind_of_credentials(self) -> Self:
-        if self.authorization and self.basic_auth:
-            raise ValueError("set one of authorization and basic_auth")
-        return self
-
-    @model_validator(mode="after")
-    def _lives_to_the_next_poll(self) -> Self:
-        if self.stale_after < self.interval + self.timeout:
-            raise ValueError(
-                f"stale_after ({self.stale_after:g}s) is less than interval + timeout"
-                f" ({self.interval:g}s + {self.timeout:g}s): good data would expire before the next poll can end;"
-                f" set it to {self.least_stale_after:g}s or more"
-            )
+        if sum(kind is not None for kind in (self.authorization, self.basic_auth, self.oauth2)) > 1:
+            raise ValueError("set one of authorization, basic_auth and oauth2")
         return self

@@ -11,7 +11,7 @@ from exporter.shard import Shard
 from exporter.sources.about import About, Priorities, Variable
 from exporter.sources.base import Contract, Count, CountRequest, Rows, Source, SourceConfig
 from exporter.sources.client import Client
-from exporter.sources.http_config import HttpUrl
+from exporter.sources.connection import HttpUrl
 
 QUEUE_NAME: Final = "async"
 _PRIORITIES: Final = range(1, 11)

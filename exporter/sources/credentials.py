@@ -5,7 +5,7 @@ import html
 import json
 import re
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,8 @@ from typing import Final
 from pydantic import SecretStr
 
 from exporter.sources.base import SourceConfig, SourceError
-from exporter.sources.http_config import HttpHeader, check_carried, read_secret
+from exporter.sources.connection import check_carried
+from exporter.sources.http_config import HttpHeader, read_file
 
 _QUOTED_CHARACTERS: Final = 200
 
@@ -28,10 +29,6 @@ class Credentials:
     def __add__(self, other: "Credentials") -> "Credentials":
         """All headers and all secrets of both."""
         return Credentials(self.headers + other.headers, self.secrets + other.secrets)
-
-    def with_tokens(self, tokens: Mapping[str, str]) -> "Credentials":
-        """Further headers that are to be sent, and to be kept as secret."""
-        return self + Credentials(tuple(tokens.items()), tuple(tokens.values()))
 
     def quote(self, text: str) -> str:
         """Upstream's words, which may repeat ours: in one short line of printable characters, without the secrets."""
@@ -60,13 +57,13 @@ def read_credentials(config: SourceConfig) -> Credentials:
 
 def _authorization(config: SourceConfig) -> Credentials:
     if authorization := config.authorization:
-        secret = _secret("authorization.credentials", authorization.credentials, authorization.credentials_file)
+        secret = read_secret("authorization.credentials", authorization.credentials, authorization.credentials_file)
         secrets: tuple[str, ...] = (secret,)
         if authorization.type.lower() == "basic":
             secrets += _within_basic(secret)
         return Credentials((("Authorization", f"{authorization.type} {secret}"),), secrets)
     if basic_auth := config.basic_auth:
-        secret = _secret("basic_auth.password", basic_auth.password, basic_auth.password_file, must_fit=False)
+        secret = read_secret("basic_auth.password", basic_auth.password, basic_auth.password_file, must_fit=False)
         encoded = base64.b64encode(f"{basic_auth.username}:{secret}".encode()).decode()
         return Credentials((("Authorization", f"Basic {encoded}"),), (secret, encoded))
     return Credentials()
@@ -82,19 +79,19 @@ def _within_basic(encoded: str) -> tuple[str, ...]:
 
 
 def _header(name: str, header: HttpHeader) -> Credentials:
-    secrets = [_secret(f"http_headers.{name}.secrets", secret, None) for secret in header.secrets]
-    secrets += [_secret(f"http_headers.{name}.files", None, file) for file in header.files]
+    secrets = [read_secret(f"http_headers.{name}.secrets", secret, None) for secret in header.secrets]
+    secrets += [read_secret(f"http_headers.{name}.files", None, file) for file in header.files]
     return Credentials(tuple((name, value) for value in (*header.values, *secrets)), tuple(secrets))
 
 
-def _secret(key: str, value: SecretStr | None, file: Path | None, *, must_fit: bool = True) -> str:
+def read_secret(key: str, value: SecretStr | None, file: Path | None, *, must_fit: bool = True) -> str:
     """A secret from the configuration or from its file; raises `SourceError` where it can't be sent.
 
     It `must_fit` into a header as it is, unless it is encoded first.
     """
     key = f"{key}_file" if file and not key.endswith(".files") else key
     try:
-        secret = read_secret(file) if file else value.get_secret_value() if value else ""
+        secret = read_file(file) if file else value.get_secret_value() if value else ""
         if must_fit:
             check_carried(secret)
     except OSError as error:

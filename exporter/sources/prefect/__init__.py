@@ -15,7 +15,7 @@ from exporter.settings.base import Settings
 from exporter.settings.regex import FullMatch, Regex
 from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceConfig, SourceError
-from exporter.sources.http_config import HttpUrl
+from exporter.sources.connection import HttpUrl
 from exporter.sources.prefect import backlog, environment, slots, workers
 from exporter.sources.prefect.about import ABOUT, POOL_STATUSES
 from exporter.sources.prefect.api import Api, WorkPool, WorkQueue, is_deleted, is_unsupported

@@ -17,6 +17,8 @@ from typing_extensions import TypedDict
 
 from exporter.sources.base import Contract, Count, CountRequest, Rows, SourceConfig, SourceError, StatusError
 from exporter.sources.client import Answer, Client
+from exporter.sources.credentials import Credentials
+from exporter.sources.login import Ask, Login
 from exporter.sources.paging import MAX_PAGES, Page, overlapping
 
 T = TypeVar("T")
@@ -212,12 +214,10 @@ class Api:
             request_timeout=request_timeout,
             explain=_explain,
             count_request=count_request,
+            login=_CsrfLogin(),
         )
         self.url = config.url
         self.page_size = DEFAULT_PAGE_SIZE
-        # A token belongs to a client id, and a new one ends the old: no two processes may share the id.
-        self._csrf_client = str(uuid.uuid4())
-        self._csrf_renewal = asyncio.Lock()
         self._ahead = timedelta()
 
     async def close(self) -> None:
@@ -338,15 +338,8 @@ class Api:
         return status, list(runs.values()) if "flow_runs" in status.model_fields_set else None
 
     async def post(self, endpoint: str, contract: TypeAdapter[T], body: Mapping[str, Any], **path: str) -> Answer[T]:
-        """One request; a CSRF token is fetched when the server first asks for one, and when it expires."""
-        token = self._client.tokens.get(_CSRF_HEADER)
-        try:
-            answer = await self._client.post(endpoint, contract, body, **path)
-        except StatusError as error:
-            if error.status != HTTPStatus.FORBIDDEN or not re.search("CSRF|client identifier", error.detail):
-                raise
-            await self._renew_csrf_token(token)
-            answer = await self._client.post(endpoint, contract, body, **path)
+        """One request."""
+        answer = await self._client.post(endpoint, contract, body, **path)
         if answer.date and abs(ahead := answer.date - datetime.now(UTC)) < _SAME_CENTURY:
             self._ahead = ahead
         return answer
@@ -359,12 +352,31 @@ class Api:
         """The server's time when it answered: to the microsecond where one of the runs tells it."""
         return next((moment for run in page if (moment := run.answered_at)), None) or self.now()
 
-    async def _renew_csrf_token(self, refused: str | None) -> None:
-        async with self._csrf_renewal:
-            if self._client.tokens.get(_CSRF_HEADER) != refused:
-                return  # another request has done it meanwhile
-            answer = await self._client.get("/csrf-token", _CSRF_TOKEN, client=self._csrf_client)
-            self._client.tokens = {_CSRF_HEADER: answer.content.token, "Prefect-Csrf-Client": self._csrf_client}
+
+class _CsrfLogin(Login):
+    """The token that a server with CSRF protection first asks for, and again when it has expired."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # A token belongs to a client id, and a new one ends the old: no two processes may share the id.
+        self._client = str(uuid.uuid4())
+        self._held = Credentials()
+
+    @property
+    def held(self) -> Credentials:
+        """The headers with the token; none until the server has asked for it."""
+        return self._held
+
+    def is_asked_for_by(self, error: StatusError) -> bool:
+        """403, with the words that Prefect has for it."""
+        return error.status == HTTPStatus.FORBIDDEN and bool(re.search("CSRF|client identifier", error.detail))
+
+    async def renew(self, ask: Ask) -> Credentials:
+        """Ask for a token."""
+        answer: Answer[_CsrfToken] = await ask("GET", "/csrf-token", _CSRF_TOKEN, query={"client": self._client})
+        headers = ((_CSRF_HEADER, answer.content.token), ("Prefect-Csrf-Client", self._client))
+        self._held = Credentials(headers, tuple(value for _, value in headers))
+        return self._held
 
 
 def _greatest_limit(error: StatusError, asked: int) -> int:
