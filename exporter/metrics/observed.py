@@ -15,51 +15,52 @@ _LIMIT: Final = (*SOURCE, "limit", "kind")
 QUEUE_ACTIVE_SLOTS = Family(
     "concurrency_queue_active_slots",
     "gauge",
-    "Slots that are taken, as of the last poll of the source: a scrape reads nothing from upstream.",
+    "Slots in use, as of the last poll of the source.",
     _QUEUE,
 )
 QUEUE_SLOT_LIMIT = Family(
     "concurrency_queue_slot_limit",
     "gauge",
-    "The limit: how many slots can be taken at the same time. Absent if there is none, or it is not known.",
+    "The slot limit: how many slots can be in use at the same time. Absent if there is no limit, or it is not known.",
     _QUEUE,
 )
 QUEUE_USAGE_KNOWN = Family(
     "concurrency_queue_usage_known",
     "gauge",
-    "Whether the upstream server said how many slots are taken (1) or could not (0); then the queue has no"
-    " samples of slots.",
+    "Whether the upstream server reported how many slots are in use (1) or could not (0). If 0, the queue has no"
+    " series of slots in use.",
     _QUEUE,
 )
 QUEUE_QUEUED_TASKS = Family(
     "concurrency_queue_queued_tasks",
     "gauge",
-    "Tasks that are ready to start and wait, by priority; unknown if the upstream server counts them without one.",
+    "Tasks that are ready to start and are waiting, by priority. The priority is unknown for tasks that the upstream"
+    " server counts without one.",
     (*_QUEUE, "priority"),
 )
 QUEUE_WAITING_TASKS = Family(
     "concurrency_queue_waiting_tasks",
     "gauge",
-    "The queued tasks by their state.",
+    "Queued tasks, by their state.",
     (*_QUEUE, "state"),
 )
 QUEUE_WAITING_DURATION_MAX = Family(
     "concurrency_queue_waiting_duration_max_seconds",
     "gauge",
-    "Time since the oldest queued task became ready to start, by the upstream server's clock. Absent if none"
+    "Time since the oldest queued task became ready to start, by the upstream server's clock. Absent if no task"
     " is queued.",
     _QUEUE,
 )
 QUEUE_LAST_POLLED = Family(
     "concurrency_queue_last_polled_timestamp_seconds",
     "gauge",
-    "When a worker last asked the queue for work. Absent if none ever has.",
+    "When a worker last asked the queue for work. Absent if no worker ever did.",
     _QUEUE,
 )
 QUEUE_PROCESSING_TASKS = Family(
     "concurrency_queue_processing_tasks",
     "gauge",
-    "Tasks that are being worked on.",
+    "Tasks that are being processed.",
     _QUEUE,
 )
 QUEUE_SLOT_HOLDERS = Family(
@@ -71,59 +72,59 @@ QUEUE_SLOT_HOLDERS = Family(
 QUEUE_STATE_DURATION = Family(
     "concurrency_queue_state_duration_seconds",
     "gaugehistogram",
-    "How long the holders of slots have been in their present state, by the upstream server's clock. Absent"
-    " if no holder is in the state.",
+    "How long the holders of slots have been in their current state, by the upstream server's clock. Absent"
+    " if no holder is in this state.",
     (*_QUEUE, "state"),
     buckets=(5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600),
 )
 QUEUE_STATE_DURATION_MAX = Family(
     "concurrency_queue_state_duration_max_seconds",
     "gauge",
-    "The longest that a holder of a slot has been in its present state, by the upstream server's clock."
-    " Absent if no holder is in the state.",
+    "Longest time that a holder of a slot has been in its current state, by the upstream server's clock."
+    " Absent if no holder is in this state.",
     (*_QUEUE, "state"),
 )
 QUEUE_PAUSED = Family(
     "concurrency_queue_paused",
     "gauge",
-    "Whether the queue is paused: it hands out no slots.",
+    "Whether the queue is paused. A paused queue hands out no slots.",
     _QUEUE,
 )
 QUEUE_INFO = Family(
     "concurrency_queue_info",
     "info",
-    "Id and priority of the queue, to join on.",
+    "Id and priority of the queue, for joins.",
     (*_QUEUE, "id", "priority"),
 )
 POOL_ACTIVE_SLOTS = Family(
     "concurrency_pool_active_slots",
     "gauge",
-    "Slots of the pool that are taken.",
+    "Slots of the pool in use.",
     _POOL,
 )
 POOL_SLOT_LIMIT = Family(
     "concurrency_pool_slot_limit",
     "gauge",
-    "The limit of the pool: how many of its slots can be taken at the same time. Absent if there is none.",
+    "Slot limit of the pool: how many of its slots can be in use at the same time. Absent if there is no limit.",
     _POOL,
 )
 POOL_PAUSED = Family(
     "concurrency_pool_paused",
     "gauge",
-    "Whether the pool is paused: it hands out no slots.",
+    "Whether the pool is paused. A paused pool hands out no slots.",
     _POOL,
 )
 POOL_INFO = Family(
     "concurrency_pool_info",
     "info",
-    "Id and type of the pool, to join on.",
+    "Id and type of the pool, for joins.",
     (*_POOL, "id", "pool_type"),
 )
 
 POOL_STATUS = Family(
     "concurrency_pool_status",
     "gauge",
-    "Whether the pool has this status: 1 for the status that it has, 0 for the others.",
+    "Status of the pool: 1 for its current status, 0 for the others.",
     (*_POOL, "status"),
 )
 POOL_WORKERS = Family(
@@ -135,25 +136,25 @@ POOL_WORKERS = Family(
 POOL_LAST_HEARTBEAT = Family(
     "concurrency_pool_last_heartbeat_timestamp_seconds",
     "gauge",
-    "When the newest heartbeat of a worker of the pool came. Absent if there is none.",
+    "Time of the newest heartbeat of the pool's workers. Absent if there is none.",
     _POOL,
 )
 LIMIT_ACTIVE_SLOTS = Family(
     "concurrency_limit_active_slots",
     "gauge",
-    "Slots that are taken of a limit that is not a queue.",
+    "Slots in use of a limit that is not a queue or a pool.",
     _LIMIT,
 )
 LIMIT_SLOTS = Family(
     "concurrency_limit_slots",
     "gauge",
-    "How many slots of a limit that is not a queue can be taken at the same time.",
+    "Total slots of a limit that is not a queue or a pool: how many can be in use at the same time.",
     _LIMIT,
 )
 LIMIT_SLOT_DECAY = Family(
     "concurrency_limit_slot_decay_per_second",
     "gauge",
-    "Slots that the limit gives back by itself, each second.",
+    "Slots that the limit releases by itself, per second.",
     _LIMIT,
 )
 LIMIT_ACTIVE = Family(
@@ -165,7 +166,7 @@ LIMIT_ACTIVE = Family(
 LIMIT_INFO = Family(
     "concurrency_limit_info",
     "info",
-    "Id of the limit, to join on.",
+    "Id of the limit, for joins.",
     (*_LIMIT, "id"),
 )
 

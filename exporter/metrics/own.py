@@ -14,26 +14,26 @@ BUILD_INFO = Family(
 POLL_DURATION = Family(
     "concurrency_exporter_poll_duration_seconds",
     "histogram",
-    "How long polls of the source took, whatever their outcome.",
+    "Duration of polls of the source, whatever their outcome.",
     SOURCE,
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60),
 )
 POLLS = Family(
     "concurrency_exporter_polls_total",
     "counter",
-    "Polls of the source by outcome; one that falls into the poll before it is skipped.",
+    "Polls of the source by outcome; a poll that is due while the previous one is still running is skipped.",
     (*SOURCE, "outcome"),
 )
 POLL_ERRORS = Family(
     "concurrency_exporter_poll_errors_total",
     "counter",
-    "Polls of the source that failed, or left something out, by reason; one poll counts once for each reason.",
+    "Polls of the source that failed or left something out, by reason; a poll counts once for each reason.",
     (*SOURCE, "reason"),
 )
 UPSTREAM_REQUESTS = Family(
     "concurrency_exporter_upstream_requests_total",
     "counter",
-    "Requests to the upstream by route and HTTP status; the code is error where no answer came.",
+    "Requests to the upstream server by route and HTTP status code; the code is error if there was no answer.",
     (*SOURCE, "endpoint", "code"),
 )
 SOURCE_UP = Family(
@@ -45,70 +45,70 @@ SOURCE_UP = Family(
 LAST_SUCCESS = Family(
     "concurrency_exporter_last_success_timestamp_seconds",
     "gauge",
-    "When the newest good snapshot of the source was taken, by the exporter's clock at the start of its poll.",
+    "Time of the newest good snapshot of the source: the start of its poll, by the exporter's clock.",
     SOURCE,
 )
 SOURCE_SHARDS = Family(
     "concurrency_exporter_source_shards",
     "gauge",
-    "How many exporters share the source by --shard, 1 where one reads all of it; the label is which of them this one"
-    " is, counted from 0.",
+    "How many exporters divide the source among them (--shard), 1 if one exporter reads all of it. The label is the"
+    " number of this exporter, counting from 0.",
     (*SOURCE, "shard"),
 )
 QUEUES_UNREADABLE = Family(
     "concurrency_exporter_queues_unreadable",
     "gauge",
-    "Queues that the served snapshot leaves out since they could not be read; a pool whose queues could not be"
-    " listed counts as one.",
+    "Queues that are missing from the served snapshot because they could not be read; a pool whose queues could not"
+    " be listed counts as one.",
     SOURCE,
 )
 SERIES_DROPPED = Family(
     "concurrency_exporter_series_dropped",
     "gauge",
-    "Series that the served snapshot has above max_series of the source, and that are therefore missing.",
+    "Series that are missing from the served snapshot because the source has more than its max_series.",
     SOURCE,
 )
 RATELIMIT_REMAINING = Family(
     "concurrency_exporter_upstream_ratelimit_remaining",
     "gauge",
-    "Requests that upstream would still answer in its present window; X-RateLimit-Remaining of the last poll.",
+    "Requests that the upstream server still allows in the current window: X-RateLimit-Remaining of the last poll.",
     SOURCE,
 )
 RATELIMIT_LIMIT = Family(
     "concurrency_exporter_upstream_ratelimit_limit",
     "gauge",
-    "Requests that upstream answers in one window; X-RateLimit-Limit of the last poll.",
+    "Requests that the upstream server allows in one window: X-RateLimit-Limit of the last poll.",
     SOURCE,
 )
 UPSTREAM_INFO = Family(
     "concurrency_exporter_upstream_info",
     "info",
-    "Version of the upstream's server, where it says so.",
+    "Version of the upstream server, if it reports one.",
     (*SOURCE, "version"),
 )
 UPSTREAM_DEPRECATION = Family(
     "concurrency_exporter_upstream_deprecation_timestamp_seconds",
     "gauge",
-    "When upstream deprecates an endpoint that the source reads; the earliest Deprecation header of its answers.",
+    "When the upstream server deprecates an endpoint that the source reads: its earliest Deprecation header.",
     SOURCE,
 )
 UPSTREAM_SUNSET = Family(
     "concurrency_exporter_upstream_sunset_timestamp_seconds",
     "gauge",
-    "When upstream removes an endpoint that the source reads; the earliest Sunset header of its answers.",
+    "When the upstream server removes an endpoint that the source reads: its earliest Sunset header.",
     SOURCE,
 )
 
 CONFIG_RELOAD_SUCCESSFUL = Family(
     "concurrency_exporter_config_last_reload_successful",
     "gauge",
-    "Whether the configuration, and that of --web.config.file, could be used when it was last read; if not, the one"
-    " before it stays in use.",
+    "Whether the configuration and --web.config.file were valid when they were last read; if not, the previous"
+    " configuration stays in use.",
 )
 CONFIG_RELOAD_SUCCESS = Family(
     "concurrency_exporter_config_last_reload_success_timestamp_seconds",
     "gauge",
-    "When the configuration was last read and could be used.",
+    "When a valid configuration was last read.",
 )
 
 OWN: Final = (

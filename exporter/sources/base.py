@@ -109,18 +109,18 @@ class Polling(Settings):
     name: str = Field(min_length=1, max_length=100)
     """Unique name of the source: the label `source`."""
     system: str
-    """The kind of upstream: the label `system`."""
+    """Type of the upstream server: the label `system`."""
     url: HttpUrl
-    """Address of the upstream's API."""
+    """Address of the API."""
     interval: Seconds = 30.0
-    """Time from the start of one poll to that of the next; up to 2m while polls fail and nothing is left to serve."""
+    """Time from the start of one poll to the start of the next; up to 2m while polls fail and no data is left."""
     timeout: Seconds = Field(default_factory=lambda data: float(data["interval"]))
-    """Deadline of a whole poll. One that overruns `interval` skips the polls that fall into it."""
+    """Deadline of a whole poll. If a poll is still running when the next one is due, the next one is skipped."""
     stale_after: Seconds = Field(default_factory=lambda data: 3 * max(float(data["interval"]), float(data["timeout"])))
-    """Age at which a snapshot is no longer served: `interval` and `timeout` together, or more. Where that is too short
-    for a poll that overruns `interval`, a warning names what is long enough."""
+    """Age at which a snapshot is no longer served; at least `interval` + `timeout`. With a `timeout` above `interval`,
+    a longer value can be needed; a warning at startup gives it."""
     max_series: int = Field(default=100_000, ge=1)
-    """Most series that the source adds to `/metrics`: some 4,000 queues. Above it queues are left out, and counted."""
+    """Maximum number of series: enough for some 4,000 queues. Above it, queues are left out and counted."""
 
     @property
     def least_stale_after(self) -> float:
@@ -153,9 +153,9 @@ class SourceConfig(Connection, Polling):
     basic_auth: BasicAuth | None = None
     """User name and password."""
     oauth2: OAuth2 | None = None
-    """OAuth 2.0 client credentials, for which a token is asked."""
+    """OAuth 2.0 client credentials, with which the exporter requests a token."""
     http_headers: HttpHeaders = NO_HEADERS
-    """Further headers, by name, to send with each request: such as those that a gateway in front of the API wants."""
+    """Additional headers, by name, for each request, such as those that a gateway in front of the API requires."""
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str]) -> dict[str, Any]:

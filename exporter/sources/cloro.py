@@ -27,18 +27,18 @@ class CloroConfig(SourceConfig):
         figures={
             "concurrency_queue_active_slots": "`concurrency.used`",
             "concurrency_queue_slot_limit": "`concurrency.max`",
-            "concurrency_queue_usage_known": "0 where `concurrency.used` is absent or null",
-            "concurrency_queue_queued_tasks": "`priorityBreakdown`, where the highest number goes first; `unknown` is"
-            " what `queuedTasks` counts beyond it",
+            "concurrency_queue_usage_known": "0 if `concurrency.used` is absent or null, otherwise 1",
+            "concurrency_queue_queued_tasks": "`priorityBreakdown`; the highest number goes first. The priority"
+            " `unknown` has the tasks that `queuedTasks` counts in addition",
             "concurrency_queue_processing_tasks": "`processingTasks`",
         },
         priorities=Priorities(first=10, last=1),
         environment=(Variable("CLORO_API_KEY", "authorization.credentials"),),
     )
     system: Literal["cloro"]
-    """The kind of upstream: the label `system`."""
+    """Type of the upstream server: the label `system`."""
     url: HttpUrl = "https://api.cloro.dev"
-    """Address of cloro's API."""
+    """Address of the API of cloro."""
 
     @property
     def upstream(self) -> tuple[object, ...]:

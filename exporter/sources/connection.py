@@ -99,27 +99,27 @@ class TlsConfig(Settings):
     """`tls_config`, as in Prometheus."""
 
     ca_file: ExistingFile | None = None
-    """Certificates to trust, in PEM: authorities, intermediates or the server's own. The system's authorities when
-    absent. It is read again when it changes."""
+    """Trusted certificates in PEM: CAs, intermediates or the server's own certificate. The system's CAs if absent. The
+    file is read again when it changes."""
     ca: str | None = None
-    """The certificates themselves, instead of `ca_file`."""
+    """The trusted certificates inline, instead of `ca_file`."""
     cert_file: ExistingFile | None = None
-    """Certificate of the exporter, for an upstream that wants one. It and its key are read again when they change."""
+    """Client certificate, for a server that requires one. It and its key are read again when they change."""
     cert: str | None = None
-    """The certificate itself, instead of `cert_file`."""
+    """The client certificate inline, instead of `cert_file`."""
     key_file: ExistingFile | None = None
     """Private key of `cert_file`."""
     key: SecretStr | None = None
-    """The private key itself, instead of `key_file`."""
+    """The private key inline, instead of `key_file`."""
     server_name: str | None = Field(default=None, min_length=1)
-    """Name that the server's certificate must have, and that the server is asked for (SNI); the host of the URL when
-    absent. A proxy is not asked for it."""
+    """Name that the server's certificate must have, and that is sent as SNI; the host of the URL if absent. Not for a
+    proxy."""
     min_version: Version = "TLS12"
-    """Lowest version: `TLS12` or `TLS13`."""
+    """Lowest TLS version: `TLS12` or `TLS13`."""
     max_version: Version = "TLS13"
-    """Highest version."""
+    """Highest TLS version."""
     insecure_skip_verify: bool = False
-    """Accept any certificate. For tests."""
+    """Accept any certificate. For tests only."""
 
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:
@@ -221,16 +221,16 @@ class Connection(Settings):
     """How to reach a server."""
 
     tls_config: TlsConfig = TlsConfig()
-    """How to trust an `https` upstream, and an `https` proxy."""
+    """TLS settings for an `https` upstream server and an `https` proxy."""
     proxy_url: ProxyUrl | None = None
-    """Proxy to send all requests through; it may have a user name and a password."""
+    """Proxy for all requests; it may have a user name and a password."""
     no_proxy: str = ""
-    """Hosts to reach without the proxy, separated by commas: names with their subdomains, addresses, networks, or `*`
-    for all. A name or an address may have a port."""
+    """Hosts that are reached without the proxy, separated by commas: names with their subdomains, addresses,
+    networks, or `*` for all. A name or an address may have a port."""
     proxy_from_environment: bool = False
-    """Use the proxy that `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` name, or the same in lower case."""
+    """Use the proxy of the variables `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, also in lower case."""
     proxy_connect_header: _ProxyHeaders = _NO_HEADERS
-    """Headers, each with a list of values, for the proxy when it is asked for a tunnel to an `https` upstream."""
+    """Headers, each with a list of values, for the CONNECT requests to the proxy, if the server's URL is `https`."""
 
     @model_validator(mode="after")
     def _one_proxy(self) -> Self:

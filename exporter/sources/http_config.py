@@ -93,7 +93,7 @@ class Authorization(Settings):
     type: Annotated[str, AfterValidator(_scheme)] = "Bearer"
     """Scheme of the `Authorization` header."""
     credentials: HeaderSecret | None = None
-    """The credentials themselves."""
+    """The credentials, inline."""
     credentials_file: HeaderFile | None = None
     """File with the credentials, read again at every poll."""
 
@@ -135,7 +135,7 @@ class HttpHeader(Settings):
     secrets: tuple[HeaderSecret, ...] = Field(default=(), strict=False)
     """Values that are never shown."""
     files: tuple[HeaderFile, ...] = Field(default=(), strict=False)
-    """Files with such values, read again at every poll."""
+    """Files with secret values, read again at every poll."""
 
     @model_validator(mode="after")
     def _has_a_value(self) -> Self:
@@ -174,17 +174,17 @@ class OAuth2(Connection):
     """`oauth2`, as in Prometheus: the grant is that of client credentials (RFC 6749, 4.4)."""
 
     client_id: str = Field(min_length=1)
-    """Id of the client."""
+    """Client id."""
     client_secret: SecretStr | None = None
-    """Secret of the client."""
+    """Client secret, inline."""
     client_secret_file: ExistingFile | None = None
-    """File with the secret, read again whenever a token is asked for."""
+    """File with the client secret, read again for each token request."""
     scopes: tuple[str, ...] = Field(default=(), strict=False)
-    """Scopes to ask for."""
+    """Scopes of the token."""
     token_url: Annotated[str, AfterValidator(_token_url)]
-    """Address to ask for a token."""
+    """Address of the token endpoint."""
     endpoint_params: EndpointParams = NO_PARAMS
-    """Further parameters of the request for a token."""
+    """Additional parameters of the token request."""
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:

@@ -43,9 +43,9 @@ class HttpServerConfig(BlankIsAbsent):
     """`http_server_config`."""
 
     http2: bool = True
-    """Accepted since the toolkit has it; the exporter speaks HTTP/1.1."""
+    """Accepted because the toolkit has it; the exporter speaks HTTP/1.1 only."""
     headers: dict[str, Annotated[str, BeforeValidator(_header_value)]] = Field(default_factory=dict)
-    """Headers to add to answers that do not have them: `Content-Security-Policy`, `Strict-Transport-Security`,
+    """Headers that are added to answers without them: `Content-Security-Policy`, `Strict-Transport-Security`,
     `X-Content-Type-Options`, `X-Frame-Options`, `X-XSS-Protection`."""
 
     @model_validator(mode="after")
@@ -74,9 +74,9 @@ class RateLimit(BlankIsAbsent):
     """`rate_limit`: a token bucket for all requests together."""
 
     interval: Annotated[float, BeforeValidator(_go_seconds)] = 0.0
-    """Time in which one more request is allowed; 0 for no limit."""
+    """Time after which one more request is allowed; 0 means no limit."""
     burst: int = Field(default=0, ge=0)
-    """How many requests may come at once."""
+    """How many requests may arrive at once."""
 
     @model_validator(mode="after")
     def _lets_some_in(self) -> Self:
@@ -107,13 +107,13 @@ class WebConfig(BlankIsAbsent):
     """Everything that the file says."""
 
     tls_server_config: TlsServerConfig = TlsServerConfig()
-    """TLS; without it, the exporter serves plain HTTP."""
+    """TLS settings. Without them, the exporter serves plain HTTP."""
     http_server_config: HttpServerConfig = HttpServerConfig()
-    """How HTTP is spoken."""
+    """HTTP settings."""
     basic_auth_users: dict[str, Annotated[SecretStr, AfterValidator(_bcrypt_hash)]] = Field(default_factory=dict)
-    """Users and their passwords, hashed by bcrypt; without any, everybody is let in."""
+    """User names and the bcrypt hashes of their passwords. Without any, no password is required."""
     rate_limit: RateLimit = RateLimit()
-    """How often the exporter may be asked."""
+    """Rate limit of all requests to the exporter together."""
 
 
 def load(path: Path, files: set[Path] | None = None) -> WebConfig:

@@ -55,9 +55,9 @@ def application(
         return of_source[format_][1]
 
     async def metrics(request: Request) -> Response:
-        """The metrics, in the text format of Prometheus or in OpenMetrics, as the scraper asks.
+        """The metrics, in the Prometheus text format or in OpenMetrics, as the Accept header asks.
 
-        `?source=NAME` limits them to one source, `?source=` to what belongs to none; 404 if there is no such source.
+        `?source=NAME` returns the metrics of one source, `?source=` those of no source; an unknown source is a 404.
         """
         source = _one_source(request, [state.name for state in store.states()])
         format_, content_type = negotiate(_list(request, "Accept"))
@@ -71,7 +71,7 @@ def application(
         return _Parts(ready.gzipped(own), headers | {"Content-Encoding": "gzip"})
 
     async def service_discovery(request: Request) -> Response:
-        """One target for each source, `/metrics?source=NAME`, for `http_sd_configs` of Prometheus."""
+        """Targets for `http_sd_configs` of Prometheus: `/metrics?source=NAME` for each source."""
         target = [_host(request)]
         base = location.base(request)
         found = {"__scheme__": "https"} if base.scheme == "https" else {}
@@ -88,7 +88,7 @@ def application(
         )
 
     async def status(_: Request) -> Response:
-        """Status: each source with its health, the age of its data and its last error."""
+        """The status page: each source with its health, the age of its data and its last error."""
         nonce = secrets.token_urlsafe(16)
         page = await in_thread(
             _TEMPLATES.get_template("status.html").render,
@@ -102,13 +102,13 @@ def application(
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
     async def healthy(_: Request) -> Response:
-        """200 while the process serves; for a liveness probe, since it never asks an upstream."""
+        """200 while the process serves requests. For liveness probes: it sends no request to an upstream server."""
         return PlainTextResponse("healthy\n")
 
     was_ready = False
 
     async def ready(_: Request) -> Response:
-        """200 once every source has been polled, with whatever outcome, and from then on; 503 before that."""
+        """200 once every source has been polled, successfully or not, and from then on; 503 before that."""
         nonlocal was_ready
         waiting = [state.name for state in store.states() if not state.outcome]
         # A source that a reload has added must not take those away that are served.
@@ -189,7 +189,7 @@ def _list(request: Request, header: str) -> str:
 
 def _reload_endpoint(reload: Reload) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(_: Request) -> Response:
-        """With `--web.enable-lifecycle`: reads the configuration again; 500 with its mistakes if it has any."""
+        """With `--web.enable-lifecycle`: reloads the configuration; 500 with the list of errors if it is invalid."""
         if mistakes := await reload():
             return PlainTextResponse(f"{mistakes}\n", HTTPStatus.INTERNAL_SERVER_ERROR)
         return PlainTextResponse("reloaded\n")

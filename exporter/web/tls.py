@@ -55,26 +55,26 @@ class TlsServerConfig(BlankIsAbsent):
     key_file: ExistingFile | None = None
     """Private key of `cert_file`."""
     cert: str | None = None
-    """The certificate itself, instead of `cert_file`."""
+    """The certificate inline, instead of `cert_file`."""
     key: SecretStr | None = None
-    """The private key itself, instead of `key_file`."""
+    """The private key inline, instead of `key_file`."""
     client_auth_type: _ClientAuth = "NoClientCert"
-    """What is asked of clients: `NoClientCert`, `VerifyClientCertIfGiven` or `RequireAndVerifyClientCert`."""
+    """Policy for client certificates: `NoClientCert`, `VerifyClientCertIfGiven` or `RequireAndVerifyClientCert`."""
     client_ca_file: ExistingFile | None = None
-    """Certificates that clients' certificates have to be signed by; the system's own when absent."""
+    """CAs that must have signed the client certificates; the system's CAs if absent."""
     client_ca: str | None = None
-    """The same itself, instead of `client_ca_file`."""
+    """The CAs inline, instead of `client_ca_file`."""
     client_allowed_sans: tuple[str, ...] | None = Field(default=None, strict=False)
-    """Names of which a client's certificate has to have one: DNS, IP, e-mail or URI."""
+    """The client certificate must have at least one of these names (DNS, IP, e-mail or URI)."""
     min_version: Version = "TLS12"
-    """Least version: `TLS12` or `TLS13`."""
+    """Lowest TLS version: `TLS12` or `TLS13`."""
     max_version: Version = "TLS13"
-    """Greatest version."""
+    """Highest TLS version."""
     cipher_suites: tuple[Annotated[str, one_of(*_CIPHERS, *_CIPHERS_OF_TLS13)], ...] = Field(default=(), strict=False)
-    """Cipher suites of TLS 1.2, by the names that Go has for them; by default those with AES-GCM and ChaCha20-Poly1305.
-    Those of TLS 1.3 are not chosen."""
+    """Cipher suites of TLS 1.2, by their Go names; by default those with AES-GCM and ChaCha20-Poly1305. The setting
+    does not select cipher suites of TLS 1.3."""
     prefer_server_cipher_suites: bool = True
-    """Whether the order of the suites is the server's."""
+    """Whether the server's order of cipher suites takes precedence."""
     curve_preferences: tuple[Annotated[str, one_of(*_CURVES)], ...] = Field(default=(), strict=False)
     """The one elliptic curve to use: `CurveP256`, `CurveP384`, `CurveP521` or `X25519`."""
     _context: ssl.SSLContext | None = PrivateAttr(None)

@@ -57,9 +57,9 @@ class NameFilter(Settings):
     """Which names to read: those that match all of `include` and not `exclude`, each anchored at both ends."""
 
     include: Regex = FullMatch(".*")
-    """Regular expression (RE2) of the names to read."""
+    """Names to read, as a regular expression (RE2)."""
     exclude: Regex | None = None
-    """Regular expression (RE2) of the names to leave out."""
+    """Names to leave out, as a regular expression (RE2)."""
 
     def admits(self, name: str) -> bool:
         """Whether to read the thing of this name."""
@@ -71,17 +71,17 @@ class PrefectConfig(SourceConfig):
 
     about: ClassVar = ABOUT
     system: Literal["prefect"]
-    """The kind of upstream: the label `system`."""
+    """Type of the upstream server: the label `system`."""
     url: Annotated[HttpUrl, AfterValidator(_api_url)]
-    """Address of the API as in `PREFECT_API_URL`; that of a server ends in `/api`."""
+    """Address of the API, as in `PREFECT_API_URL`; the address of a server ends in `/api`."""
     concurrency: int = Field(default=4, ge=1, le=32)
-    """Requests at a time. The server answers in one process: more than 4 only slow its other clients down."""
+    """Requests at the same time. A server answers in one process, so more than 4 only slow its other clients down."""
     pools: NameFilter = NameFilter()
-    """Work pools to read."""
+    """Work pools to read, by name."""
     queues: NameFilter = NameFilter()
-    """Work queues to read, in the pools that are read."""
+    """Work queues to read, by name, in the pools that are read."""
     collect: Annotated[tuple[Part, ...], Field(strict=False, min_length=1)] = PARTS
-    """What to read: slots of the queues, their backlog of waiting runs, pools, limits that are not queues, workers."""
+    """Parts to read: slots of queues, waiting runs (`backlog`), pools, global, tag and deployment limits, workers."""
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str]) -> dict[str, Any]:

@@ -16,13 +16,13 @@ ABOUT: Final = About(
         "concurrency_queue_queued_tasks": "Runs in SCHEDULED that are due, or AwaitingConcurrencySlot. `priority` is"
         " that of their work queue; the lowest number goes first",
         "concurrency_queue_waiting_tasks": "`state_name` of these runs. Runs that are scheduled for later are not"
-        " among them",
-        "concurrency_queue_waiting_duration_max_seconds": "Since `next_scheduled_start_time` of the run, or"
-        " `expected_start_time` if it is AwaitingConcurrencySlot",
+        " counted",
+        "concurrency_queue_waiting_duration_max_seconds": "Time since `next_scheduled_start_time` of"
+        " the run, or since `expected_start_time` if it is AwaitingConcurrencySlot",
         "concurrency_queue_processing_tasks": "Holders in RUNNING",
         "concurrency_queue_slot_holders": "`state_type` of the `flow_runs` in the queue's `concurrency_status`",
         "concurrency_queue_state_duration_seconds": "`time_in_current_state` of these `flow_runs`",
-        "concurrency_queue_state_duration_max_seconds": "The greatest `time_in_current_state` of these `flow_runs`",
+        "concurrency_queue_state_duration_max_seconds": "The longest `time_in_current_state` of these `flow_runs`",
         "concurrency_queue_paused": "`is_paused` of the work queue",
         "concurrency_queue_last_polled_timestamp_seconds": "`last_polled` of the work queue",
         "concurrency_queue_info": "`id` and `priority` of the work queue; the lowest number goes first",
@@ -31,10 +31,10 @@ ABOUT: Final = About(
         "concurrency_pool_slot_limit": "`concurrency_limit` of the work pool",
         "concurrency_pool_paused": "`is_paused` of the work pool",
         "concurrency_pool_status": "`status` of the work pool",
-        "concurrency_pool_workers": "`status` of the pool's workers: those that are ONLINE, and were heard of within a"
-        " day. Workers that are OFFLINE are not counted, because a server never deletes them",
-        "concurrency_pool_last_heartbeat_timestamp_seconds": "The greatest `last_heartbeat_time` of the pool's workers,"
-        " OFFLINE ones included if none is ONLINE",
+        "concurrency_pool_workers": "`status` of the pool's workers that are ONLINE and sent a heartbeat within the"
+        " last day. OFFLINE workers are not counted, because Prefect never deletes them",
+        "concurrency_pool_last_heartbeat_timestamp_seconds": "The newest `last_heartbeat_time` of the pool's ONLINE"
+        " workers; of the OFFLINE workers if none is ONLINE",
         "concurrency_pool_info": "`id` and `type` of the work pool",
         "concurrency_limit_active_slots": "`active_slots` of the concurrency limit, after its decay. The limit of a"
         " deployment is named by flow and deployment",
@@ -57,7 +57,7 @@ ABOUT: Final = About(
         Variable(
             "PREFECT_API_AUTH_STRING",
             "basic_auth",
-            "it comes before a key; a text without a colon is sent as it is",
+            "takes precedence over a key; a value without a colon is sent unchanged",
         ),
         Variable("PREFECT_CLIENT_CUSTOM_HEADERS", "http_headers", 'a JSON object, like `{"X-Name": "value"}`'),
         Variable("PREFECT_API_SSL_CERT_FILE", "tls_config.ca_file"),
