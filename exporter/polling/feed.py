@@ -11,7 +11,7 @@ from exporter.metrics.exposition import render
 from exporter.model import Retirement
 from exporter.polling.outcome import Ended, Failed, Failure, Published, Succeeded
 from exporter.polling.store import SourceState
-from exporter.settings.base import Stamps, stamps
+from exporter.settings.files import Stamps, stamps
 from exporter.shard import Shard
 from exporter.sources.base import Source, SourceConfig, SourceError, StatusError
 from exporter.threads import in_thread

@@ -1,20 +1,9 @@
-"""What settings are made of, whatever file they come from: the model of them, and the files that they name."""
+"""The base classes of all settings, whatever file they come from."""
 
 import re
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
 
 V = TypeVar("V")
 
@@ -65,36 +54,3 @@ class BlankIsAbsent(Settings):
         if not isinstance(keys, dict):
             return keys
         return {key: value for key, value in keys.items() if value not in (None, "") or key not in cls.model_fields}
-
-
-def _existing_file(path: Path, info: ValidationInfo) -> Path:
-    """A path that is relative is meant from the configuration file's folder, as in Prometheus."""
-    context = info.context or {}
-    path = context.get("folder", Path()) / path
-    context.get("files", set()).add(path)
-    try:
-        with path.open("rb"):
-            return path
-    except OSError as error:
-        raise ValueError(f"can't read the file {path}: {error.strerror}") from None
-
-
-ExistingFile = Annotated[Path, Field(strict=False), AfterValidator(_existing_file)]
-"""A path of a file that can be read; its content is read when it is used."""
-
-
-Stamps = dict[Path, tuple[int, int, int] | None]
-"""What tells that a file has changed, or who may read it, by its path; None for one that can't be found."""
-
-
-def stamps(files: Iterable[Path]) -> Stamps:
-    """What the files are like now."""
-    return {file: _stamp(file) for file in files}
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ctime_ns, status.st_size, status.st_ino

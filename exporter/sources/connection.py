@@ -14,7 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from exporter.settings.base import ExistingFile, FrozenDict, Settings, check_unicode
+from exporter.settings.base import FrozenDict, Settings, check_unicode
+from exporter.settings.files import ExistingFile
 from exporter.settings.tls import TRUST, VERSIONS, Version, as_file
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}

@@ -7,7 +7,8 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from exporter.settings.base import ExistingFile, FrozenDict, Settings
+from exporter.settings.base import FrozenDict, Settings
+from exporter.settings.files import ExistingFile
 from exporter.sources.connection import Connection, HeaderSecret, check_carried, check_name, check_url, in_lower_case
 
 _DURATION = re.compile(

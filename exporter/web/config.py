@@ -15,7 +15,8 @@ import structlog
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from exporter.clock import Clock
-from exporter.settings.base import BlankIsAbsent, Stamps, stamps
+from exporter.settings.base import BlankIsAbsent
+from exporter.settings.files import Stamps, stamps
 from exporter.settings.reader import ConfigError, read
 from exporter.web.tls import TlsServerConfig, current_context
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
-from exporter.settings.base import BlankIsAbsent, ExistingFile
+from exporter.settings.base import BlankIsAbsent
+from exporter.settings.files import ExistingFile
 from exporter.settings.tls import TRUST, VERSIONS, Version, as_file, one_of
 
 _CLIENT_AUTH: Final = {
