@@ -145,11 +145,11 @@ def _breach(error: ValidationError, fetched: Fetched) -> str:
     credentials = fetched.sent
     first, *others = error.errors(include_url=False, include_context=False, include_input=False)
     if first["type"] == "json_invalid":
-        media_type = credentials.quote(fetched.headers.get("Content-Type", "no Content-Type"))
+        media_type = credentials.redact(fetched.headers.get("Content-Type", "no Content-Type"))
         if "json" in media_type:
             return f"{first['msg']}; its Content-Type is {media_type}"
         return f"the answer is not JSON but {media_type}; is url the address of the API?"
     field = ".".join(str(part) for part in first["loc"]) or "the answer"
     more = f" (and {len(others)} more)" if others else ""
     # Some of pydantic's words quote the character that they do not expect.
-    return f"contract broken at {field}: {credentials.quote(first['msg'])}{more}"
+    return f"contract broken at {field}: {credentials.redact(first['msg'])}{more}"

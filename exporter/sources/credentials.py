@@ -30,8 +30,8 @@ class Credentials:
         """All headers and all secrets of both."""
         return Credentials(self.headers + other.headers, self.secrets + other.secrets)
 
-    def quote(self, text: str) -> str:
-        """Upstream's words, which may repeat ours: in one short line of printable characters, without the secrets."""
+    def redact(self, text: str) -> str:
+        """Return words of the upstream server as one short printable line, with `<secret>` for each secret in them."""
         forms = {form for secret in self.secrets if secret for form in _forms(secret)}
         for form in sorted(forms, key=len, reverse=True):
             text = re.sub(re.escape(form), "<secret>", text, flags=re.IGNORECASE)

@@ -202,11 +202,13 @@ class Transport:
     ) -> StatusError:
         """An answer whose status is not 200."""
         status, credentials = response.status_code, exchange.credentials
-        message = f"{exchange.what}: {status} {credentials.quote(response.reason_phrase)}".rstrip()
+        message = f"{exchange.what}: {status} {credentials.redact(response.reason_phrase)}".rstrip()
         if response.has_redirect_location:
-            message += f", redirected to {credentials.quote(response.headers['Location'])}; set url to where the API is"
+            message += (
+                f", redirected to {credentials.redact(response.headers['Location'])}; set url to where the API is"
+            )
         if detail:
-            message += f": {credentials.quote(detail)}"
+            message += f": {credentials.redact(detail)}"
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             message += f"; {self._hint}"
         return StatusError(
@@ -244,7 +246,7 @@ def _broken(what: str, error: httpx.HTTPError, credentials: Credentials) -> Sour
             # asyncio and anyio say no more than that the attempt failed.
             return SourceError("connect", f"{what}: {os.strerror(cause.errno)}")
     # h11 quotes the bytes that it does not understand.
-    text = credentials.quote(str(error).partition(": bytearray(")[0]) or type(error).__name__
+    text = credentials.redact(str(error).partition(": bytearray(")[0]) or type(error).__name__
     if isinstance(error, httpx.LocalProtocolError):
         # Only its type: h11 quotes the header that it refuses, and that may be the one with the credentials.
         text = type(error).__name__
@@ -271,9 +273,9 @@ def _rate_limit(headers: httpx.Headers) -> RateLimit | None:
 
 def _request_id(headers: httpx.Headers, credentials: Credentials) -> str:
     """`X-Request-ID` as one word that fits into parentheses; empty where there is none."""
-    word = re.sub(r"[^!-'*-~]", "", credentials.quote(headers.get("X-Request-ID", "")))
+    word = re.sub(r"[^!-'*-~]", "", credentials.redact(headers.get("X-Request-ID", "")))
     # What was dropped may have stood within a secret.
-    return credentials.quote(word).removesuffix("…")
+    return credentials.redact(word).removesuffix("…")
 
 
 def _retirement(response: httpx.Response, credentials: Credentials) -> Retirement | None:
@@ -288,7 +290,7 @@ def _retirement(response: httpx.Response, credentials: Credentials) -> Retiremen
     if not deprecation and not sunset:
         return None
     links = (response.links[relation]["url"] for relation in ("deprecation", "sunset") if relation in response.links)
-    return Retirement(deprecation, sunset, credentials.quote(next(links, "")))
+    return Retirement(deprecation, sunset, credentials.redact(next(links, "")))
 
 
 def _retry_after(header: str | None, now: datetime) -> float | None:
