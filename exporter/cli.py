@@ -26,7 +26,7 @@ from exporter.shard import Shard
 from exporter.threads import LookUps, in_thread
 from exporter.web import config as web_config
 from exporter.web import listeners
-from exporter.web.guard import guarded
+from exporter.web.guard import Guard
 from exporter.web.location import Location, location
 from exporter.web.routes import application
 from exporter.web.server import Server
@@ -194,7 +194,7 @@ async def _serve(flags: argparse.Namespace, load: Load, place: Location) -> int:
     sockets = _sockets(flags)
     routes = application(store, telemetry, clock, reload if flags.web_enable_lifecycle else None, place)
     server = Server(
-        guarded(place.below(routes), web, clock),
+        Guard(place.below(routes), web, clock),
         graceful_seconds=_SHUTDOWN_SECONDS,
         tls=web.tls() if web else None,
     )

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from exporter.clock import Clock
-from exporter.web.guard import guarded
+from exporter.web.guard import Guard
 from exporter.web.server import Server, listen
 from tests.harness import browser
 from tests.harness.cloro import error
@@ -87,7 +87,7 @@ async def served(application: ASGIApp) -> AsyncIterator[str]:
 async def test_the_policy_holds_where_nothing_is_escaped(is_guarded: bool) -> None:
     """And without the policy the browser is seen to do what it is told, so these tests would see it."""
     page = Starlette(routes=[Route("/", _page)])
-    async with served(guarded(page, None, Clock()) if is_guarded else page) as url:
+    async with served(Guard(page, None, Clock()) if is_guarded else page) as url:
         seen = (await asyncio.to_thread(visit, url))[url]
     assert seen["title"] == ("good" if is_guarded else "owned")
     assert seen["width"] == ("none" if is_guarded else "1px")

@@ -22,7 +22,7 @@ from exporter.polling.outcome import Failed, Failure, Published, Succeeded
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.shard import Shard
-from exporter.web.guard import guarded
+from exporter.web.guard import Guard
 from exporter.web.routes import Reload, application
 from exporter.web.server import Server, listen
 from tests.harness.exporter import series
@@ -60,7 +60,7 @@ class Exporter:
         self.clock = Clock(now=lambda: 1_700_000_000 + self.seconds, monotonic=lambda: self.seconds)
         self.store = Store(self.clock)
         self.telemetry = Telemetry(self.store, self.clock)
-        self.application = guarded(application(self.store, self.telemetry, self.clock, self.reload), None, self.clock)
+        self.application = Guard(application(self.store, self.telemetry, self.clock, self.reload), None, self.clock)
 
     def add(self, name: str = "prod") -> None:
         self.store.add(name, "prefect")

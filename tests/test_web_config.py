@@ -27,7 +27,7 @@ from structlog.testing import capture_logs
 from exporter.clock import Clock
 from exporter.settings.reader import ConfigError
 from exporter.web.config import LiveWebConfig, load
-from exporter.web.guard import HEADERS, guarded
+from exporter.web.guard import HEADERS, Guard
 from exporter.web.server import Server, listen
 from tests.harness.certificates import authority, certificate
 from tests.harness.process import PATIENCE, Process, free_port, no_descriptors, running
@@ -81,7 +81,7 @@ async def served(web: LiveWebConfig, clock: Clock | None = None) -> AsyncIterato
     """An application behind the file, over a socket: its address without the scheme."""
     application = Starlette(routes=[Route("/{path:path}", _answer)])
     listener = listen("127.0.0.1", 0)
-    server = Server(guarded(application, web, clock or Clock()), graceful_seconds=1, tls=web.tls())
+    server = Server(Guard(application, web, clock or Clock()), graceful_seconds=1, tls=web.tls())
     task = asyncio.create_task(server.serve([listener]))
     try:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
@@ -681,7 +681,7 @@ def test_what_is_wrong_is_read_once_until_something_changes(file: Callable[..., 
     def becomes(*expected: bool) -> None:
         readings.clear()
         for _ in range(3):
-            assert set(web.now().basic_auth_users) == {"alice"}
+            assert set(web.refresh().basic_auth_users) == {"alice"}
         assert readings == list(expected)
 
     becomes()
@@ -714,7 +714,7 @@ def test_what_can_not_be_read_for_a_passing_reason_is_read_later(file: Callable[
 
     path = file(tls_server_config=tls(), basic_auth_users={"alice": HASH})
     web = LiveWebConfig(path, was_read, Clock(monotonic=lambda: seconds))
-    context = web.now().tls_server_config.context
+    context = web.refresh().tls_server_config.context
     if changed == "file":
         file(tls_server_config=tls(), basic_auth_users={"bob": HASH})
     else:
@@ -724,16 +724,16 @@ def test_what_can_not_be_read_for_a_passing_reason_is_read_later(file: Callable[
             seconds = after
             with no_descriptors():
                 for _ in range(3):
-                    assert set(web.now().basic_auth_users) == {"alice"}
-                    assert web.now().tls_server_config.context is context
+                    assert set(web.refresh().basic_auth_users) == {"alice"}
+                    assert web.refresh().tls_server_config.context is context
         assert readings == [False] * 3, "it is not tried all the time"
         seconds = 29.9
-        assert web.now().tls_server_config.context is context
+        assert web.refresh().tls_server_config.context is context
         seconds = 30
-        assert set(web.now().basic_auth_users) == {"bob" if changed == "file" else "alice"}
-        assert web.now().tls_server_config.context is not context
+        assert set(web.refresh().basic_auth_users) == {"bob" if changed == "file" else "alice"}
+        assert web.refresh().tls_server_config.context is not context
         seconds = 1000
-        web.now()
+        web.refresh()
     assert readings == [False] * 3 + [True]
     assert [(entry["log_level"], entry["event"]) for entry in logs] == [
         ("error", "web configuration not reloaded; the old one stays"),
@@ -760,13 +760,13 @@ def test_what_changes_while_it_is_read_is_read_again(
         patched.setattr(Path, "read_text", read_before_it_changes)
         web = live(path)
     assert times == 2
-    assert set(web.now().basic_auth_users) == {"bob"}
+    assert set(web.refresh().basic_auth_users) == {"bob"}
 
 
 def test_a_secret_is_not_shown(file: Callable[..., Path]) -> None:
     web = live(file(basic_auth_users={"alice": HASH}))
-    assert isinstance(web.now().basic_auth_users["alice"], SecretStr)
-    assert HASH not in repr(web.now()) + str(web.now().model_dump())
+    assert isinstance(web.refresh().basic_auth_users["alice"], SecretStr)
+    assert HASH not in repr(web.refresh()) + str(web.refresh().model_dump())
 
 
 # --- The command, with Prometheus as its client.

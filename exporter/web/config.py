@@ -157,8 +157,8 @@ class LiveWebConfig:
         self._seen = _files(path)
         self._config = load(path)
 
-    def now(self) -> WebConfig:
-        """What the file says."""
+    def refresh(self) -> WebConfig:
+        """Read the file again if it has changed, and return what it says: the cost is a `stat` of each file."""
         changed = stamps(self._seen) != self._seen
         if changed or self._clock.monotonic() >= self._again:
             try:
@@ -193,7 +193,7 @@ class LiveWebConfig:
         return current_context(self._context) if self._config.tls_server_config.is_enabled else None
 
     def _context(self) -> ssl.SSLContext:
-        context = self.now().tls_server_config.context
+        context = self.refresh().tls_server_config.context
         if context is None:
             raise RuntimeError("TLS was not configured when the exporter started")
         return context

@@ -1,6 +1,6 @@
 """Who is let in, how often, and with which headers: the application behind what the web configuration says."""
 
-from collections.abc import Callable
+import math
 from http import HTTPStatus
 from typing import Final
 
@@ -25,14 +25,39 @@ HEADERS: Final = {
 """Added to every answer that has none of that name; the web configuration can set others."""
 
 
-def guarded(application: ASGIApp, web: LiveWebConfig | None, clock: Clock) -> ASGIApp:
-    """The application behind what the web configuration says, if there is one, and behind `HEADERS`."""
-    passwords = Passwords()
-    may_come = _token_bucket(clock)
-    open_to_all = WebConfig()
+class TokenBucket:
+    """Counts requests against a rate limit, which may be another one at each request."""
 
-    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        config = web.now() if web else open_to_all
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tokens = math.inf
+        self._filled_at = clock.monotonic()
+
+    def admits(self, limit: RateLimit) -> bool:
+        """Return whether one more request may come now, and count it if so."""
+        if not limit.interval:
+            return True
+        now = self._clock.monotonic()
+        self._tokens = min(self._tokens + (now - self._filled_at) / limit.interval, float(limit.burst))
+        self._filled_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Guard:
+    """The application behind `web`, the web configuration if there is one, and behind `HEADERS`."""
+
+    def __init__(self, application: ASGIApp, web: LiveWebConfig | None, clock: Clock) -> None:
+        self._application = application
+        self._web = web
+        self._passwords = Passwords()
+        self._bucket = TokenBucket(clock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, or refuse it with 429 or 401."""
+        config = self._web.refresh() if self._web else _OPEN_TO_ALL
         added = HEADERS | {name: value for name, value in config.http_server_config.headers.items() if value}
 
         async def send_with_headers(message: Message) -> None:
@@ -42,36 +67,23 @@ def guarded(application: ASGIApp, web: LiveWebConfig | None, clock: Clock) -> AS
                     found.setdefault(name, value)
             await send(message)
 
-        status = HTTPStatus.OK
-        if not may_come(config.rate_limit):
-            status = HTTPStatus.TOO_MANY_REQUESTS
-        elif config.basic_auth_users:
-            users = {name: hashed.get_secret_value() for name, hashed in config.basic_auth_users.items()}
-            if not await passwords.are_right(users, scope, receive):
-                status = HTTPStatus.UNAUTHORIZED
-        answer = application if status is HTTPStatus.OK else _refusal(status)
+        status = await self._status(config, scope, receive)
+        answer = self._application if status is HTTPStatus.OK else _refusal(status)
         await answer(scope, receive, send_with_headers)
 
-    return guard
+    async def _status(self, config: WebConfig, scope: Scope, receive: Receive) -> HTTPStatus:
+        """Return the status to refuse the request with; `OK` for one that is let in."""
+        if not self._bucket.admits(config.rate_limit):
+            return HTTPStatus.TOO_MANY_REQUESTS
+        users = {name: hashed.get_secret_value() for name, hashed in config.basic_auth_users.items()}
+        if users and not await self._passwords.are_right(users, scope, receive):
+            return HTTPStatus.UNAUTHORIZED
+        return HTTPStatus.OK
+
+
+_OPEN_TO_ALL: Final = WebConfig()
 
 
 def _refusal(status: HTTPStatus) -> PlainTextResponse:
     headers = {"WWW-Authenticate": "Basic"} if status is HTTPStatus.UNAUTHORIZED else None
     return PlainTextResponse(f"{status.phrase}\n", status, headers)
-
-
-def _token_bucket(clock: Clock) -> Callable[[RateLimit], bool]:
-    tokens, filled_at = float("inf"), clock.monotonic()
-
-    def may_come(limit: RateLimit) -> bool:
-        nonlocal tokens, filled_at
-        if not limit.interval:
-            return True
-        now = clock.monotonic()
-        tokens, filled_at = min(tokens + (now - filled_at) / limit.interval, float(limit.burst)), now
-        if tokens < 1:
-            return False
-        tokens -= 1
-        return True
-
-    return may_come
