@@ -85,7 +85,7 @@ Check = Callable[[Block, Scratch], None]
 
 def source_file(block: Block, scratch: Scratch) -> None:
     path = scratch.write(block)
-    for file in re.findall(r"_file: (\S+)", block.text):
+    for file in re.findall(r"(?:_file: |\bfiles: \[)([^\s\]]+)", block.text):
         (path.parent / file).write_text("secret\n", encoding="utf-8")
     config.load(path)
 
