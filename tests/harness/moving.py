@@ -284,6 +284,8 @@ class Writer:
         if kind in _FINAL:
             # The reader lists all runs.
             self._do(f"no {run}", "DELETE", f"/flow_runs/{run}", None, without)
+            # Another one, so that the listings keep their pages, however long it writes.
+            self._make_run(holds=False)
 
     def _patch_queue(self, queue: str, **changed: Any) -> None:
         fields = {"is_paused": "paused", "concurrency_limit": "limit"}
