@@ -98,7 +98,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """What upstream's rate-limit headers said last: requests allowed, and requests left, in its window."""
+    """The upstream's rate-limit headers of the last answer: requests allowed, and requests left, in its window."""
 
     limit: int | None
     remaining: int | None
@@ -106,7 +106,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Retirement:
-    """What an answer announces of the end of its route: from when it is deprecated, and when it goes; one may be None.
+    """The end of a route as an answer announces it: from when it is deprecated, and when it goes; one may be None.
 
     `link` is where upstream explains it, or empty.
     """
@@ -143,7 +143,7 @@ class Unreadable:
 
     @property
     def what(self) -> str:
-        """What is left out, in words."""
+        """Describe what is left out."""
         if self.queue:
             return f"queue {self.queue!r} of pool {self.pool!r}"
         if self.part == "pools" and self.pool:

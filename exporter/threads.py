@@ -17,7 +17,7 @@ _POOL: Final = ThreadPoolExecutor(max_workers=4, thread_name_prefix="work")
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """What `function` returns, without holding the event loop.
+    """Return what `function` returns, without holding the event loop.
 
     Unlike with `asyncio.to_thread`, names that can't be looked up do not delay it.
     """

@@ -634,7 +634,7 @@ def exchange(source: Path, destination: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("basic_auth_users: [", "is not YAML"),
+        ("basic_auth_users: [", "is not valid YAML"),
         ("basic_auth_users: {alice: plain}", "is not a bcrypt hash"),
         ("basic_auth_users: {}", "tls_server_config came or went, which takes a restart"),
         ("", "tls_server_config came or went, which takes a restart"),

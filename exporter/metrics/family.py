@@ -35,7 +35,7 @@ class FamilyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What a histogram of either kind holds: how many values lie in each bucket, and the sum of the values.
+    """The values of a histogram of either kind: how many lie in each bucket, and their sum.
 
     `counts` has one number for each bound of the family, and a last one for the values above them all. A value on
     a bound counts in the bucket of that bound. No number counts the values of another bucket too.
@@ -140,5 +140,5 @@ class Sample:
 
     @property
     def series(self) -> int:
-        """How many series this is to Prometheus: of a histogram its buckets, that without a bound, count and sum."""
+        """Return the number of series in Prometheus: of a histogram all buckets, count and sum."""
         return len(self.family.buckets) + 3 if self.family.buckets else 1

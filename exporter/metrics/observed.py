@@ -206,7 +206,7 @@ def _known(family: Family, value: float | None, *labels: str) -> Iterator[Sample
 
 
 def queue_samples(queue: Queue, source: tuple[str, str]) -> Iterator[Sample]:
-    """What is known of a queue; `source` is the values of `SOURCE`."""
+    """Return the samples of a queue; `source` is the values of `SOURCE`."""
     labels = (*source, queue.pool, queue.name)
     yield from _known(QUEUE_USAGE_KNOWN, queue.usage_known, *labels)
     yield from _known(QUEUE_ACTIVE_SLOTS, queue.active_slots, *labels)
@@ -230,7 +230,7 @@ def queue_samples(queue: Queue, source: tuple[str, str]) -> Iterator[Sample]:
 
 
 def pool_samples(pool: Pool, source: tuple[str, str]) -> Iterator[Sample]:
-    """What is known of a pool; `source` is the values of `SOURCE`."""
+    """Return the samples of a pool; `source` is the values of `SOURCE`."""
     labels = (*source, pool.name)
     yield from _known(POOL_ACTIVE_SLOTS, pool.active_slots, *labels)
     yield from _known(POOL_SLOT_LIMIT, pool.slot_limit, *labels)
@@ -246,7 +246,7 @@ def pool_samples(pool: Pool, source: tuple[str, str]) -> Iterator[Sample]:
 
 
 def limit_samples(limit: Limit, source: tuple[str, str]) -> Iterator[Sample]:
-    """What is known of a limit; `source` is the values of `SOURCE`."""
+    """Return the samples of a limit; `source` is the values of `SOURCE`."""
     labels = (*source, limit.name, limit.kind)
     yield LIMIT_ACTIVE_SLOTS.sample(limit.active_slots, *labels)
     yield LIMIT_SLOTS.sample(limit.slot_limit, *labels)

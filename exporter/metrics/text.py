@@ -71,7 +71,7 @@ def blocks(family: Family, samples: Sequence[Sample]) -> Mapping[Format, Sequenc
 
 
 def of_collector(collector: Collector, format_: Format) -> bytes:
-    """What prometheus_client collects, without the end.
+    """Return the text of what prometheus_client collects, without the end.
 
     No name in there needs escaping in any of the schemes that a scraper can ask for. The encoders are told to allow
     UTF-8 since they then copy a name in one piece instead of a character at a time.

@@ -54,7 +54,7 @@ def _write_retirement(before: SourceState, after: SourceState) -> None:
 
 
 def _trouble(state: SourceState) -> object:
-    """What was wrong with the last poll, so that the same trouble is told once; None where nothing was."""
+    """Return what was wrong with the last poll, so that the same trouble is logged once; None if nothing was."""
     if failure := state.failure:
         return failure.reason, without_request_id(failure.message)
     return state.left_out or None

@@ -1,4 +1,4 @@
-"""What is known of each source: how its last poll ended, what it left to serve, and what the next poll starts from."""
+"""The state of each source: how its last poll ended, what there is to serve, and what the next poll starts from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ from exporter.shard import WHOLE, Shard
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceState:
-    """What is known of one source. Every change makes a new one, so two are equal only if they are the same.
+    """The state of one source. Every change makes a new one, so two are equal only if they are the same.
 
     `outcome` is None until the first poll has ended. `since` (seconds since the epoch) is when polls began to end the
     way the last one did, `duration` the seconds that the last one took. `published` is the last good snapshot, until
@@ -29,7 +29,7 @@ class SourceState:
     published: Published | None = None
     last_success: float | None = None
     shard: Shard = WHOLE
-    """What of the source is read."""
+    """The part of the source that this exporter reads."""
     left_out: tuple[tuple[Part, str, str, FailureReason], ...] = ()
     """Part, pool, queue and reason of what the last poll left out of its snapshot, sorted."""
     unsupported: tuple[Part, ...] = ()
@@ -37,7 +37,7 @@ class SourceState:
     precedence: tuple[QueueKey, ...] = ()
     """The queues that a cap on the series keeps first, as of the last good poll."""
     memory: object = None
-    """What the source wants to know at its next poll, as the last good one left it."""
+    """The memory of the source for its next poll, as the last good one left it."""
     retirements: Mapping[str, Retirement] = field(default_factory=dict)
     """By route, the end that its last answer announced. It outlives the poll: some routes are asked once."""
 
@@ -101,7 +101,7 @@ class Store:
             self._states[name] = replace(state, failure=ended.failure, rate_limit=ended.rate_limit, left_out=())
 
     def state(self, name: str) -> SourceState:
-        """What is known of one source, its snapshot included even if it has expired."""
+        """Return the state of one source, with its snapshot even if that has expired."""
         return self._states[name]
 
     def serves(self, name: str) -> bool:

@@ -73,7 +73,7 @@ class Telemetry:
         self._counts[source].requests[endpoint, code] += 1
 
     def requests(self, source: str) -> int:
-        """How many requests were sent for a source since the start; none for one that is not here."""
+        """Return the number of requests for a source since the start; 0 for an unknown source."""
         counts = self._counts.get(source)
         return counts.requests.total() if counts else 0
 
@@ -109,7 +109,7 @@ class Telemetry:
 
 
 class _Counts:
-    """What is counted of one source."""
+    """The counters of one source."""
 
     def __init__(self, source: str, system: str) -> None:
         self._labels = (source, system)
@@ -118,9 +118,9 @@ class _Counts:
         self.requests: Counter[tuple[str, str]] = Counter()
         """By route and status code."""
         self.durations = [0] * (len(own.POLL_DURATION.buckets) + 1)
-        """How many polls lasted so long, by bucket."""
+        """Polls by duration, for each bucket."""
         self.seconds = 0.0
-        """How long they lasted together."""
+        """Seconds that all polls took together."""
 
     def samples(self) -> Iterator[Sample]:
         labels = self._labels

@@ -35,7 +35,7 @@ def read(
     may_be_empty: bool = False,
     files: set[Path] | None = None,
 ) -> AnySettings:
-    """What the file says. Raises `ConfigError` with all of its mistakes.
+    """Return the file as its model. Raises `ConfigError` with all of its errors.
 
     `if_empty` is the mistake of a file without keys; one that `may_be_empty` says what the model's defaults say. The
     files that it names are added to `files`, also those that can't be used.
@@ -52,11 +52,11 @@ def read(
         raise ConfigError([f"{path}: is nested too deeply"]) from None
     except (ValueError, ArithmeticError, LookupError):  # whose texts show the value
         raise ConfigError(
-            [f"{path}: is not YAML: a value looks like a number or a date and is not one; put it in quotes"]
+            [f"{path}: is not valid YAML: a value looks like a number or a date but is not one; put it in quotes"]
         ) from None
     except Exception:  # noqa: BLE001  the library has no exception of its own for what it can't build, as `&a {<<: *a}`
         raise ConfigError(
-            [f"{path}: is not YAML that can be read: an anchor (&), a tag (!) or a key (?) makes no sense"]
+            [f"{path}: is not valid YAML: an anchor (&), a tag (!) or a key (?) makes no sense"]
         ) from None
     if document is None and may_be_empty:
         document = CommentedMap()
@@ -73,16 +73,16 @@ def read(
 def _yaml_mistake(error: YAMLError) -> str:
     """Line and reason, without the excerpts that the library's own text has: they may show a secret."""
     if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
-        return ": is not YAML; it holds characters that no text has"
+        return ": is not valid YAML: it contains characters that YAML does not allow"
     # found duplicate key "password" with value "…"; found undefined alias '…'
     problem = re.sub(r" with value .*|(?<=undefined alias) .*", "", str(error.problem), flags=re.DOTALL)
     if error.context and error.context_mark:
         problem = f"{error.context} (line {error.context_mark.line + 1}), {problem}"
-    return f":{error.problem_mark.line + 1}: is not YAML: {problem}"
+    return f":{error.problem_mark.line + 1}: is not valid YAML: {problem}"
 
 
 def errors(error: ValidationError) -> list[ErrorDetails]:
-    """What pydantic found, without what only follows from a mistake in another key or in an item of a list."""
+    """Return pydantic's errors, without those that only follow from an error in another key or list item."""
     found = error.errors(include_url=False)
     return [
         details
@@ -130,7 +130,7 @@ def _key(loc: list[int | str]) -> str:
 
 
 def message(details: ErrorDetails, model: type[BaseModel]) -> str:
-    """What is wrong, in the words of a YAML file, and without the value, which may hold a secret."""
+    """Describe an error in the words of a YAML file, and without the value, which may hold a secret."""
     context = details.get("ctx", {})
     place = _place(details["loc"], model)
     members = f"; it is one of {', '.join(place.members)}"

@@ -24,7 +24,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Priorities:
-    """How a system numbers its priorities: the one that goes first, and the last, if there is a last."""
+    """The priorities of a system: the one that goes first, and the last, if there is a last."""
 
     first: int
     last: int | None = None

@@ -104,7 +104,7 @@ Rows = Annotated[list[T], FailFast()]
 
 
 class Polling(Settings):
-    """What is polled, and how often."""
+    """A source that is polled, and how often."""
 
     name: str = Field(min_length=1, max_length=100)
     """Unique name of the source: the label `source`."""
@@ -144,10 +144,10 @@ class Polling(Settings):
 
 
 class SourceConfig(Connection, Polling):
-    """What every source has."""
+    """The settings that every source has."""
 
     about: ClassVar[About]
-    """What the system says about itself."""
+    """The facts about the system."""
     authorization: Authorization | None = None
     """Credentials for the `Authorization` header."""
     basic_auth: BasicAuth | None = None
@@ -174,7 +174,7 @@ class SourceConfig(Connection, Polling):
         return found
 
     def part_of(self, shard: Shard) -> Shard | None:
-        """What that one of several exporters reads of the source; None if it reads nothing.
+        """Return the part of the source that this one of several exporters reads; None if it reads nothing.
 
         A source belongs to one exporter as a whole, unless its system can share it out.
         """
@@ -187,7 +187,7 @@ class SourceConfig(Connection, Polling):
 
     @property
     def upstream(self) -> tuple[object, ...]:
-        """What tells whose data it is: while it is equal, a snapshot taken with other settings is not another's."""
+        """Return what identifies the upstream: while it is equal, data read with other settings is still its data."""
         # A gateway may choose by a header, or by the name in the TLS handshake, who answers.
         return self.system, self.url, self.tls_config.server_name, self.http_headers
 

@@ -141,7 +141,7 @@ def _checked(contract: TypeAdapter[T], fetched: Fetched, what: str) -> Answer[T]
 
 
 def _breach(error: ValidationError, fetched: Fetched) -> str:
-    """What in the answer breaks the contract, by field and without the values, which are not ours to print."""
+    """Describe what breaks the contract, by field and without the values, which are not ours to print."""
     credentials = fetched.sent
     first, *others = error.errors(include_url=False, include_context=False, include_input=False)
     if first["type"] == "json_invalid":

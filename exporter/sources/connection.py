@@ -212,14 +212,14 @@ class Proxy:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must never be shown."""
+        """Return the secrets, which must never be shown."""
         parts = httpx.URL(self.url)
         encoded = base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode() if parts.userinfo else ""
         return tuple(secret for secret in (parts.password, encoded, *(value for _, value in self.headers)) if secret)
 
 
 class Connection(Settings):
-    """How to reach a server."""
+    """The settings for reaching a server."""
 
     tls_config: TlsConfig = TlsConfig()
     """TLS settings for an `https` upstream server and an `https` proxy."""

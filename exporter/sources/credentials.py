@@ -70,7 +70,7 @@ def _authorization(config: SourceConfig) -> Credentials:
 
 
 def _within_basic(encoded: str) -> tuple[str, ...]:
-    """What is secret in `user:password`, encoded; all of it where there is no colon."""
+    """Return the secret part of `user:password`, encoded; all of it if there is no colon."""
     try:
         text = base64.b64decode(encoded, validate=True).decode()
     except ValueError:

@@ -13,7 +13,7 @@ Ask = Callable[..., Awaitable[Any]]
 
 
 class Login(ABC):
-    """What is sent with each request until the server refuses it, or it expires, and then renewed.
+    """Headers that are sent with each request, and renewed when the server refuses them or they expire.
 
     All requests share one renewal: those that come meanwhile wait for it.
     """
@@ -24,7 +24,7 @@ class Login(ABC):
     @property
     @abstractmethod
     def held(self) -> Credentials | None:
-        """What to send now; None where it has to be renewed first."""
+        """Return the headers to send now; None if they have to be renewed first."""
 
     @abstractmethod
     def is_asked_for_by(self, error: StatusError) -> bool:
@@ -35,7 +35,7 @@ class Login(ABC):
         """Get what `held` returns from then on, and return it. Raises `SourceError`."""
 
     async def renewed(self, refused: Credentials | None, ask: Ask) -> Credentials:
-        """What to send instead of what was refused. Raises `SourceError`."""
+        """Return new headers instead of the refused ones. Raises `SourceError`."""
         async with self._renewal:
             # Another request may have renewed it meanwhile.
             held = self.held

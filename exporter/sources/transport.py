@@ -76,7 +76,7 @@ class Transport:
         self._proxy_tls = tls.context() if self._proxy and self._proxy.url.startswith("https:") else None
         self._http = self._new_connections()
         self._running = 0
-        """How many requests are on their way: as many as are sent, which is bounded by those who send them."""
+        """Number of requests on their way; the callers bound it."""
         self._cancelled = False
         """Whether a request was cancelled since these connections are in use."""
 
@@ -145,7 +145,7 @@ class Transport:
         except httpx.HTTPError as error:
             raise _broken(what, error, credentials) from error
         except UnicodeError:  # httpx reads a redirect's address, even if it is not to follow
-            raise SourceError("http_status", f"{what}: redirected to what is no address") from None
+            raise SourceError("http_status", f"{what}: redirected to an invalid address") from None
         rate_limit, date = _rate_limit(response.headers), _date(response.headers.get("Date"))
         if response.status_code != HTTPStatus.OK:
             raise self._refused(exchange, response, self._detail(body), rate_limit)
@@ -165,7 +165,9 @@ class Transport:
             try:
                 good = response.status_code == HTTPStatus.OK
                 if good and response.headers.get("Content-Encoding", "identity") != "identity":
-                    raise SourceError("contract", f"{what}: the answer is compressed, which was not asked for")
+                    raise SourceError(
+                        "contract", f"{what}: the answer is compressed, although the request did not allow it"
+                    )
                 too_large = SourceError(
                     "too_large", f"{what}: the answer is larger than {MAX_RESPONSE_BYTES >> 20} MiB"
                 )
@@ -191,7 +193,7 @@ class Transport:
             self._count_request(exchange.endpoint, code, retirement)
 
     def _detail(self, content: bytes) -> str:
-        """What the body of an error says, in upstream's own words."""
+        """Return what the body of an error says, in upstream's own words."""
         try:
             return self._explain(_ANY.validate_json(content)) or ""
         except ValidationError:
@@ -279,7 +281,7 @@ def _request_id(headers: httpx.Headers, credentials: Credentials) -> str:
 
 
 def _retirement(response: httpx.Response, credentials: Credentials) -> Retirement | None:
-    """What the headers `Deprecation` (RFC 9745) and `Sunset` (RFC 8594) announce; what is no date counts as absent."""
+    """Read the headers `Deprecation` (RFC 9745) and `Sunset` (RFC 8594); anything but a date counts as absent."""
     # A structured date; what follows a semicolon are its parameters, of which none is known.
     seconds = re.fullmatch(r" *@(-?[0-9]{1,15}) *(;.*)?", response.headers.get("Deprecation", ""))
     try:

@@ -13,7 +13,7 @@ _BOOLEAN: Final = TypeAdapter(bool)
 
 
 def settings(variables: Mapping[str, str]) -> dict[str, Any]:
-    """How to reach Prefect; the auth string is sent where a key is set too. Raises `ConfigError`."""
+    """Return the settings for Prefect; the auth string is sent even if a key is set too. Raises `ConfigError`."""
     headers = _custom_headers(variables.get("PREFECT_CLIENT_CUSTOM_HEADERS", "{}"))
     found: dict[str, Any] = {
         "url": variables["PREFECT_API_URL"],
