@@ -42,7 +42,7 @@ async def serve(clock: Callable[[], datetime] = utc_now) -> AsyncIterator[Upstre
     with ExitStack() as sockets:
         # They listen from here on, so that a request that comes before its server runs waits instead of failing.
         servers = []
-        for app in (prefect.application(World(start), clock), cloro.application(Tasks(start), clock)):
+        for app in (prefect.application(World(start).at, clock), cloro.application(Tasks(start), clock)):
             listener = sockets.enter_context(listen("127.0.0.1", 0))
             servers.append((Server(app, graceful_seconds=STOP_WITHIN, limits=Limits(keeps_bodies=True)), listener))
         running = [asyncio.create_task(server.serve([listener])) for server, listener in servers]

@@ -6,15 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from exporter.demo.scenario import Deployment, Limit, Pool, Queue, Worker, ident
-from exporter.demo.world import HEARTBEAT, Run, StateType, World
+from exporter.demo.rows import Deployment, Limit, Pool, Queue, Rows, Run, Worker, ident, status
+from exporter.demo.states import StateType
 
 Json: TypeAlias = dict[str, Any]
-
-SET_UP = timedelta(days=200)
-"""How long before the start of the demo everything but the runs was created."""
-OFFLINE_AFTER = 3 * HEARTBEAT
-"""Without a heartbeat for that long a worker's `status` is OFFLINE."""
 
 
 def timestamp(moment: datetime | None) -> str | None:
@@ -22,10 +17,10 @@ def timestamp(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def pool(pool: Pool, world: World) -> Json:
+def pool(pool: Pool, active_slots: int, rows: Rows) -> Json:
     """`WorkPoolResponse`; `active_slots` (PENDING and RUNNING) is null without a limit."""
     return {
-        **_stamped(pool.id, world),
+        **_stamped(pool.id, rows),
         "name": pool.name,
         "description": None,
         "type": pool.type,
@@ -39,14 +34,14 @@ def pool(pool: Pool, world: World) -> Json:
             "bundle_execution_step": None,
             "default_result_storage_block_id": None,
         },
-        "active_slots": None if pool.limit is None else world.taken_in_pool(pool),
+        "active_slots": None if pool.limit is None else active_slots,
     }
 
 
-def queue(queue: Queue, active_slots: int, world: World) -> Json:
+def queue(queue: Queue, active_slots: int, rows: Rows) -> Json:
     """`WorkQueueResponse`; `active_slots` is null without a limit, and it depends on the endpoint who counts."""
     return {
-        **_stamped(queue.id, world),
+        **_stamped(queue.id, rows),
         "name": queue.name,
         "description": "",
         "is_paused": queue.paused,
@@ -54,7 +49,7 @@ def queue(queue: Queue, active_slots: int, world: World) -> Json:
         "priority": queue.priority,
         "work_pool_id": str(ident("pool", queue.pool)),
         "filter": None,
-        "last_polled": timestamp(world.now),
+        "last_polled": timestamp(rows.last_polled),
         "work_pool_name": queue.pool,
         "status": "PAUSED" if queue.paused else "READY",
         "active_slots": None if queue.limit is None else active_slots,
@@ -114,7 +109,7 @@ def flow_run(run: Run, now: datetime) -> Json:
         "total_run_time": _total_run_time(run),
         "estimated_run_time": _estimated_run_time(run, now),
         "estimated_start_time_delta": _lateness(run, now),
-        "auto_scheduled": run.queue.ahead > 0,
+        "auto_scheduled": run.auto_scheduled,
         "infrastructure_document_id": None,
         "infrastructure_pid": None,
         "created_by": None,
@@ -150,56 +145,36 @@ def history(runs: Iterable[Run], start: datetime, interval: timedelta, intervals
     ]
 
 
-def worker_status(heartbeat: datetime, now: datetime) -> str:
-    """Status of a worker with this last heartbeat."""
-    return "ONLINE" if now - heartbeat < OFFLINE_AFTER else "OFFLINE"
-
-
-def worker(worker: Worker, world: World, now: datetime) -> Json:
+def worker(worker: Worker, rows: Rows, now: datetime) -> Json:
     """`WorkerResponse`; `status` is derived from the last heartbeat when it is read."""
-    heartbeat = world.heartbeat(worker)
     return {
-        **_stamped(ident("worker", worker.pool, worker.name), world),
+        **_stamped(worker.id, rows),
         "name": worker.name,
         "work_pool_id": str(ident("pool", worker.pool)),
-        "last_heartbeat_time": timestamp(heartbeat),
-        "heartbeat_interval_seconds": int(HEARTBEAT.total_seconds()),
-        "status": worker_status(heartbeat, now),
+        "last_heartbeat_time": timestamp(worker.last_heartbeat),
+        "heartbeat_interval_seconds": int(worker.heartbeat_interval.total_seconds()),
+        "status": status(worker.last_heartbeat, worker.heartbeat_interval, now),
     }
 
 
-def limit(limit: Limit, world: World) -> Json:
-    """`GlobalConcurrencyLimitResponse` of a global limit or a tag's."""
+def limit(limit: Limit, rows: Rows) -> Json:
+    """`GlobalConcurrencyLimitResponse`."""
     return {
-        **_stamped(ident("limit", limit.name), world),
+        **_stamped(limit.id, rows),
         "active": limit.active,
         "name": limit.name,
         "limit": limit.limit,
-        "active_slots": world.taken_of_limit(limit),
+        "active_slots": limit.active_slots,
         "slot_decay_per_second": limit.decay,
     }
 
 
-def deployment_limit(deployment: Deployment, world: World) -> Json | None:
-    """`GlobalConcurrencyLimitResponse` of a deployment's limit; None if it has none."""
-    if deployment.limit is None:
-        return None
-    return {
-        **_stamped(ident("limit", str(deployment.id)), world),
-        "active": True,
-        "name": f"deployment:{deployment.id}",
-        "limit": deployment.limit,
-        "active_slots": world.taken_of_deployment(deployment),
-        "slot_decay_per_second": 0.0,
-    }
-
-
-def deployment(deployment: Deployment, queue: Queue, world: World) -> Json:
+def deployment(deployment: Deployment, queue: Queue, rows: Rows) -> Json:
     """`DeploymentResponse`; its `concurrency_limit` is always null, the limit is the global one of its own."""
     flow_id = str(ident("flow", deployment.flow))
-    limited = deployment.limit is not None
+    own_limit = rows.limit_of(deployment)
     return {
-        **_stamped(deployment.id, world),
+        **_stamped(deployment.id, rows),
         "name": deployment.name,
         "version": None,
         "description": None,
@@ -207,15 +182,15 @@ def deployment(deployment: Deployment, queue: Queue, world: World) -> Json:
         "paused": False,
         "schedules": [],
         "concurrency_limit": None,
-        "global_concurrency_limit": deployment_limit(deployment, world),
-        "concurrency_options": ({"collision_strategy": "ENQUEUE", "grace_period_seconds": None} if limited else None),
+        "global_concurrency_limit": limit(own_limit, rows) if own_limit else None,
+        "concurrency_options": {"collision_strategy": "ENQUEUE", "grace_period_seconds": None} if own_limit else None,
         "job_variables": {},
         "parameters": {},
         "tags": list(deployment.tags),
         "labels": {"prefect.flow.id": flow_id},
         "work_queue_name": queue.name,
         "work_queue_id": str(queue.id),
-        "last_polled": timestamp(world.now),
+        "last_polled": timestamp(rows.last_polled),
         "parameter_openapi_schema": {},
         "path": ".",
         "pull_steps": [],
@@ -230,13 +205,13 @@ def deployment(deployment: Deployment, queue: Queue, world: World) -> Json:
     }
 
 
-def flow(name: str, world: World) -> Json:
+def flow(name: str, rows: Rows) -> Json:
     """`Flow`."""
-    return {**_stamped(ident("flow", name), world), "name": name, "tags": [], "labels": {}}
+    return {**_stamped(ident("flow", name), rows), "name": name, "tags": [], "labels": {}}
 
 
-def _stamped(id_: UUID, world: World) -> Json:
-    created = timestamp(world.start - SET_UP)
+def _stamped(id_: UUID, rows: Rows) -> Json:
+    created = timestamp(rows.created)
     return {"id": str(id_), "created": created, "updated": created}
 
 

@@ -5,12 +5,11 @@ one that is empty is met by everything.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from exporter.demo.body import Criteria, Schema, any_, moment, one_of, text, uuid
-from exporter.demo.scenario import Deployment, Pool, Queue, ident
-from exporter.demo.world import Run, StateType
+from exporter.demo.rows import Deployment, Pool, Queue, Run, Worker, ident
+from exporter.demo.states import StateType
 
 WORKER_STATUSES = ("ONLINE", "OFFLINE")
 
@@ -45,9 +44,9 @@ def pool(pool: Pool, wanted: Criteria) -> bool:
     return _meets(wanted, {"id": pool.id, "name": pool.name, "type": pool.type})
 
 
-def worker(status: str, heartbeat: datetime, wanted: Criteria) -> bool:
-    """Whether a worker meets criteria of `WORKERS`."""
-    return _meets(wanted, {"status": status, "last_heartbeat_time": heartbeat})
+def worker(worker: Worker, wanted: Criteria) -> bool:
+    """Whether the worker meets criteria of `WORKERS`."""
+    return _meets(wanted, {"status": worker.status, "last_heartbeat_time": worker.last_heartbeat})
 
 
 def deployment(deployment: Deployment, wanted: Criteria) -> bool:

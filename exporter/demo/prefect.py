@@ -1,5 +1,6 @@
-"""The look-alike of a Prefect server (3.9.1), as far as an exporter reads it, over a `World`."""
+"""The look-alike of a Prefect server (3.9.1), as far as an exporter reads it, over any `Rows`."""
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import cast
@@ -14,17 +15,17 @@ from starlette.routing import Mount, Route
 
 from exporter.demo import answers, filters
 from exporter.demo.body import Body, InvalidRequestError, moment, number, read_body
-from exporter.demo.scenario import DEPLOYMENTS, LIMITS, POOLS, QUEUES, WORKERS, Pool
-from exporter.demo.world import Run, World
+from exporter.demo.rows import Pool, Rows, Run
+from exporter.demo.states import POOL_HOLDERS, QUEUE_HOLDERS
 
 VERSION = "3.9.1"
 MAX_INTERVALS = 500
 """Of a history, at most."""
 
 
-def application(world: World, clock: Callable[[], datetime]) -> Starlette:
-    """The server's REST API below `/api`; the world is played on to the clock's time when a request comes."""
-    api = _Api(world, clock)
+def application(rows: Callable[[datetime], Rows], clock: Callable[[], datetime]) -> Starlette:
+    """The server's REST API below `/api`. Each request is answered from the rows of the moment that the clock tells."""
+    api = _Api(rows, clock)
     return Starlette(
         routes=[
             Mount(
@@ -54,14 +55,13 @@ def application(world: World, clock: Callable[[], datetime]) -> Starlette:
 class _Api:
     """The endpoints."""
 
-    def __init__(self, world: World, clock: Callable[[], datetime]) -> None:
-        self._world = world
+    def __init__(self, rows: Callable[[datetime], Rows], clock: Callable[[], datetime]) -> None:
+        self._rows = rows
         self._clock = clock
 
-    def _now(self) -> datetime:
+    def _read(self) -> tuple[Rows, datetime]:
         now = self._clock()
-        self._world.advance(now)
-        return now
+        return self._rows(now), now
 
     async def health(self, _: Request) -> Response:
         return JSONResponse(True)
@@ -74,9 +74,13 @@ class _Api:
         body = await read_body(request)
         limit, offset, wanted = body.limit(), body.offset(), body.filter("work_pools", filters.POOLS)
         body.check()
-        self._now()
-        pools = [pool for pool in POOLS if filters.pool(pool, wanted)]
-        return JSONResponse([answers.pool(pool, self._world) for pool in pools[offset : offset + limit]])
+        rows, _ = self._read()
+        pools = sorted((pool for pool in rows.pools if filters.pool(pool, wanted)), key=lambda pool: pool.name)
+        taken: Counter[str] = Counter()
+        for queue, slots in rows.taken(POOL_HOLDERS).items():
+            taken[queue.pool] += slots
+        page = pools[offset : offset + limit]
+        return JSONResponse([answers.pool(pool, taken[pool.name], rows) for pool in page])
 
     async def pool_queues(self, request: Request) -> Response:
         """Ordered by priority. `active_slots` counts PENDING and RUNNING: unlike `work_queues`, no CANCELLING."""
@@ -84,10 +88,12 @@ class _Api:
         limit, offset = body.limit(), body.offset()
         wanted = body.filter("work_queues", filters.QUEUES)
         body.check()
-        self._now()
-        queues = [queue for queue in _pool(request).queues if filters.queue(queue, wanted)]
+        rows, _ = self._read()
+        pool, taken = _pool(request, rows), rows.taken(POOL_HOLDERS)
+        queues = [queue for queue in rows.queues if queue.pool == pool.name and filters.queue(queue, wanted)]
+        queues.sort(key=lambda queue: queue.priority)
         page = queues[offset : offset + limit]
-        return JSONResponse([answers.queue(queue, self._world.taken(queue), self._world) for queue in page])
+        return JSONResponse([answers.queue(queue, taken[queue], rows) for queue in page])
 
     async def workers(self, request: Request) -> Response:
         """Ordered by the last heartbeat, latest first."""
@@ -95,13 +101,11 @@ class _Api:
         limit, offset = body.limit(), body.offset()
         wanted = body.filter("workers", filters.WORKERS)
         body.check()
-        now, pool = self._now(), _pool(request)
-        beats = {worker: self._world.heartbeat(worker) for worker in WORKERS if worker.pool == pool.name}
-        workers = [
-            worker for worker, beat in beats.items() if filters.worker(answers.worker_status(beat, now), beat, wanted)
-        ]
-        workers.sort(key=self._world.heartbeat, reverse=True)
-        return JSONResponse([answers.worker(worker, self._world, now) for worker in workers[offset : offset + limit]])
+        rows, now = self._read()
+        pool = _pool(request, rows)
+        workers = [worker for worker in rows.workers if worker.pool == pool.name and filters.worker(worker, wanted)]
+        workers.sort(key=lambda worker: worker.last_heartbeat, reverse=True)
+        return JSONResponse([answers.worker(worker, rows, now) for worker in workers[offset : offset + limit]])
 
     async def work_queues(self, request: Request) -> Response:
         """The queues of all pools, ordered by name. `active_slots` counts PENDING, RUNNING and CANCELLING."""
@@ -109,21 +113,22 @@ class _Api:
         limit, offset = body.limit(), body.offset()
         wanted = body.filter("work_queues", filters.QUEUES)
         body.check()
-        self._now()
-        queues = sorted((queue for queue in QUEUES if filters.queue(queue, wanted)), key=lambda queue: queue.name)
+        rows, _ = self._read()
+        taken = rows.taken(QUEUE_HOLDERS)
+        queues = sorted((queue for queue in rows.queues if filters.queue(queue, wanted)), key=lambda queue: queue.name)
         page = queues[offset : offset + limit]
-        return JSONResponse([answers.queue(queue, len(self._world.holders(queue)), self._world) for queue in page])
+        return JSONResponse([answers.queue(queue, taken[queue], rows) for queue in page])
 
     async def queue_status(self, request: Request) -> Response:
         """Who holds the slots of one queue, ordered by run id."""
         body = await read_body(request)
         limit, page = body.limit(), body.page()
         body.check()
-        now = self._now()
-        queue = next((queue for queue in QUEUES if queue.id == request.path_params["id"]), None)
+        rows, now = self._read()
+        queue = next((queue for queue in rows.queues if queue.id == request.path_params["id"]), None)
         if queue is None:
             raise HTTPException(404, "Work queue not found.")
-        holders = sorted(self._world.holders(queue), key=lambda run: run.id)
+        holders = sorted(rows.holders(queue), key=lambda run: run.id)
         shown = holders[(page - 1) * limit : page * limit]
         return JSONResponse(
             {
@@ -139,16 +144,16 @@ class _Api:
 
     async def flow_run_count(self, request: Request) -> Response:
         body = await read_body(request)
-        self._now()
-        return JSONResponse(len(self._runs(body, "work_pool_queues")))
+        rows, _ = self._read()
+        return JSONResponse(len(_runs(rows, body, "work_pool_queues")))
 
     async def flow_runs(self, request: Request) -> Response:
         """The runs that are not finished; finished ones are forgotten at once."""
         body = await read_body(request)
         limit, offset = body.limit(), body.offset()
         sort = body.sort("ID_DESC", "EXPECTED_START_TIME_ASC", "NEXT_SCHEDULED_START_TIME_ASC")
-        now = self._now()
-        runs = self._runs(body, "work_pool_queues")
+        rows, now = self._read()
+        runs = _runs(rows, body, "work_pool_queues")
         if sort == "ID_DESC":
             runs.sort(key=lambda run: run.id, reverse=True)
         elif sort == "EXPECTED_START_TIME_ASC":
@@ -163,8 +168,8 @@ class _Api:
         body = await read_body(request)
         start, end = body.required("history_start", moment), body.required("history_end", moment)
         seconds = body.required("history_interval_seconds", number)
-        now = self._now()
-        runs = self._runs(body, "work_queues")
+        rows, now = self._read()
+        runs = _runs(rows, body, "work_queues")
         try:
             interval = timedelta(seconds=seconds)
             if interval < timedelta(seconds=1):
@@ -179,11 +184,9 @@ class _Api:
         body = await read_body(request)
         limit, offset = body.limit(), body.offset()
         body.check()
-        self._now()
-        rows = [answers.limit(limit, self._world) for limit in LIMITS]
-        rows += filter(None, (answers.deployment_limit(deployment, self._world) for deployment in DEPLOYMENTS))
-        rows.sort(key=lambda row: row["name"])
-        return JSONResponse(rows[offset : offset + limit])
+        rows, _ = self._read()
+        limits = sorted(rows.limits, key=lambda limit: limit.name)
+        return JSONResponse([answers.limit(limit, rows) for limit in limits[offset : offset + limit]])
 
     async def deployments(self, request: Request) -> Response:
         """Ordered by name."""
@@ -191,15 +194,13 @@ class _Api:
         limit, offset = body.limit(), body.offset()
         wanted = body.filter("deployments", filters.DEPLOYMENTS)
         body.check()
-        self._now()
+        rows, _ = self._read()
         chosen = sorted(
-            (deployment for deployment in DEPLOYMENTS if filters.deployment(deployment, wanted)),
+            (deployment for deployment in rows.deployments if filters.deployment(deployment, wanted)),
             key=lambda deployment: (deployment.name, deployment.id),
         )
         page = chosen[offset : offset + limit]
-        return JSONResponse(
-            [answers.deployment(deployment, DEPLOYMENTS[deployment], self._world) for deployment in page]
-        )
+        return JSONResponse([answers.deployment(deployment, rows.deployments[deployment], rows) for deployment in page])
 
     async def flows(self, request: Request) -> Response:
         """Ordered by name."""
@@ -207,22 +208,23 @@ class _Api:
         limit, offset = body.limit(), body.offset()
         wanted = body.filter("flows", filters.FLOWS)
         body.check()
-        self._now()
-        names = sorted({deployment.flow for deployment in DEPLOYMENTS})
+        rows, _ = self._read()
+        names = sorted({deployment.flow for deployment in rows.deployments})
         page = [name for name in names if filters.flow(name, wanted)][offset : offset + limit]
-        return JSONResponse([answers.flow(name, self._world) for name in page])
-
-    def _runs(self, body: Body, queue_filter: str) -> list[Run]:
-        """The runs that are asked for; refuses the request if anything in it was wrong."""
-        wanted = body.filter("flow_runs", filters.RUNS)
-        in_queues = body.filter(queue_filter, filters.QUEUES)
-        body.check()
-        return [run for run in self._world.runs() if filters.queue(run.queue, in_queues) and filters.run(run, wanted)]
+        return JSONResponse([answers.flow(name, rows) for name in page])
 
 
-def _pool(request: Request) -> Pool:
+def _runs(rows: Rows, body: Body, queue_filter: str) -> list[Run]:
+    """The runs that are asked for; refuses the request if anything in it was wrong."""
+    wanted = body.filter("flow_runs", filters.RUNS)
+    in_queues = body.filter(queue_filter, filters.QUEUES)
+    body.check()
+    return [run for run in rows.runs if filters.queue(run.queue, in_queues) and filters.run(run, wanted)]
+
+
+def _pool(request: Request, rows: Rows) -> Pool:
     name = request.path_params["name"]
-    for pool in POOLS:
+    for pool in rows.pools:
         if pool.name == name:
             return pool
     raise HTTPException(404, f'Work pool "{name}" not found.')

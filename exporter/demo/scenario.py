@@ -1,78 +1,42 @@
 """Who plays in the Prefect demo: the pools, queues, deployments, limits and workers, and how busy each queue gets.
 
-Nothing here moves; `world.py` plays it. Ids are derived from names, so that they survive a restart. There is
-one object of each deployment and queue: they are compared by identity, which keeps them cheap as keys.
+Nothing here moves; `world.py` plays it.
 """
 
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
-from uuid import NAMESPACE_URL, UUID, uuid5
 
+from exporter.demo import rows
 from exporter.demo.pace import Wave
 
 
-@cache
-def ident(*path: str) -> UUID:
-    """The id of the thing with this kind and name."""
-    return uuid5(NAMESPACE_URL, "/".join(("demo", *path)))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Deployment:
-    """What runs are made of: one flow, deployed to one queue."""
+class Deployment(rows.Deployment):
+    """One flow, deployed to one queue."""
 
-    flow: str
-    name: str
     limit: int | None = None
     """Runs that may hold a slot at once; further ones are sent back as AwaitingConcurrencySlot."""
-    tags: tuple[str, ...] = ()
-
-    @property
-    def id(self) -> UUID:
-        """`deployment_id` of its runs."""
-        return ident("deployment", self.flow, self.name)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Queue:
-    """A work queue."""
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Queue(rows.Queue):
+    """A work queue, and the load on it."""
 
-    pool: str
-    name: str
-    priority: int
-    """Within the pool; the lower number is served first."""
-    limit: int | None
-    """`concurrency_limit`: None is unlimited, 0 hands out nothing."""
     wave: Wave
     running: tuple[int, int]
     """The shortest and the longest that its runs stay RUNNING, in seconds."""
     deployments: tuple[Deployment, ...]
-    paused: bool = False
     ahead: int = 0
     """Seconds before its runs are due that the scheduler creates them: SCHEDULED, but no backlog yet."""
 
-    @property
-    def id(self) -> UUID:
-        """The queue's id, unlike its name unique across pools."""
-        return ident("queue", self.pool, self.name)
 
-
-@dataclass(frozen=True, slots=True)
-class Pool:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool(rows.Pool):
     """A work pool, its queues in the order in which they are served."""
 
-    name: str
-    type: str
-    limit: int | None
     pending: str
     """What its workers call the state PENDING once they have asked for infrastructure."""
     queues: tuple[Queue, ...]
-
-    @property
-    def id(self) -> UUID:
-        """`work_pool_id` of its queues."""
-        return ident("pool", self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,47 +69,53 @@ K8S, ML, DOCKER, WAREHOUSE = "kubernetes-prod", "ecs-ml", "docker-internal", "wa
 
 POOLS = (
     Pool(
-        DOCKER, "docker", None, "Pending",
-        (
-            Queue(DOCKER, "default", 1, None, Wave(0.02, 0.6, period=220, starts=130, lasts=60), (10, 30),
-                  (Deployment("sync-crm", "internal"), Deployment("send-digest", "internal"))),
-            Queue(DOCKER, "reports", 2, 3, Wave(0.01, 0.4, period=250, starts=110, lasts=70), (15, 30),
-                  (Deployment("usage-report", "internal"),), ahead=45),
-            Queue(DOCKER, "legacy-imports", 3, 2, Wave(0.01), (20, 40),
-                  (Deployment("import-ftp", "legacy"),), paused=True),
+        DOCKER, "docker", None, pending="Pending",
+        queues=(
+            Queue(DOCKER, "default", 1, None, wave=Wave(0.02, 0.6, period=220, starts=130, lasts=60), running=(10, 30),
+                  deployments=(Deployment("sync-crm", "internal"), Deployment("send-digest", "internal"))),
+            Queue(DOCKER, "reports", 2, 3, wave=Wave(0.01, 0.4, period=250, starts=110, lasts=70), running=(15, 30),
+                  deployments=(Deployment("usage-report", "internal"),), ahead=45),
+            Queue(DOCKER, "legacy-imports", 3, 2, wave=Wave(0.01), running=(20, 40),
+                  deployments=(Deployment("import-ftp", "legacy"),), paused=True),
         ),
     ),
     Pool(
-        ML, "ecs", 10, "InfrastructurePending",
-        (
+        ML, "ecs", 10, pending="InfrastructurePending",
+        queues=(
             # Full for half an hour of each hour, and from the start: long enough for an alert that pages.
-            Queue(ML, "training", 1, 3, Wave(0.005, 0.12, period=3600, starts=-300, lasts=1500), (35, 60),
-                  (Deployment("train-ranking", "nightly", tags=("gpu",)),)),
-            Queue(ML, "inference", 2, 6, Wave(0.05, 1.5, period=180, starts=100, lasts=50), (5, 12),
-                  (Deployment("score-batch", "prod"), Deployment("embed-documents", "prod"))),
-            Queue(ML, "default", 3, 2, Wave(0.008), (10, 30), (Deployment("evaluate-model", "adhoc"),)),
+            Queue(ML, "training", 1, 3, wave=Wave(0.005, 0.12, period=3600, starts=-300, lasts=1500), running=(35, 60),
+                  deployments=(Deployment("train-ranking", "nightly", tags=("gpu",)),)),
+            Queue(ML, "inference", 2, 6, wave=Wave(0.05, 1.5, period=180, starts=100, lasts=50), running=(5, 12),
+                  deployments=(Deployment("score-batch", "prod"), Deployment("embed-documents", "prod"))),
+            Queue(ML, "default", 3, 2, wave=Wave(0.008), running=(10, 30),
+                  deployments=(Deployment("evaluate-model", "adhoc"),)),
         ),
     ),
     Pool(
-        K8S, "kubernetes", 18, "InfrastructurePending",
-        (
-            Queue(K8S, "critical", 1, 4, Wave(0.02, 0.5, period=200, starts=60, lasts=60), (10, 25),
-                  (Deployment("settle-payments", "prod"),)),
-            Queue(K8S, "etl", 2, 8, Wave(0.03, 0.65, period=240, starts=180, lasts=80), (20, 45),
-                  (Deployment("load-orders", "hourly", tags=("database",)), Deployment("load-events", "hourly")),
+        K8S, "kubernetes", 18, pending="InfrastructurePending",
+        queues=(
+            Queue(K8S, "critical", 1, 4, wave=Wave(0.02, 0.5, period=200, starts=60, lasts=60), running=(10, 25),
+                  deployments=(Deployment("settle-payments", "prod"),)),
+            Queue(K8S, "etl", 2, 8, wave=Wave(0.03, 0.65, period=240, starts=180, lasts=80), running=(20, 45),
+                  deployments=(Deployment("load-orders", "hourly", tags=("database",)),
+                               Deployment("load-events", "hourly")),
                   ahead=60),
-            Queue(K8S, "reports", 3, 5, Wave(0.02, 0.6, period=270, starts=20, lasts=80), (12, 30),
-                  (Deployment("revenue-report", "daily"), Deployment("churn-report", "daily")), ahead=30),
-            Queue(K8S, "default", 4, 6, Wave(0.06), (10, 40), (Deployment("housekeeping", "prod"),)),
+            Queue(K8S, "reports", 3, 5, wave=Wave(0.02, 0.6, period=270, starts=20, lasts=80), running=(12, 30),
+                  deployments=(Deployment("revenue-report", "daily"), Deployment("churn-report", "daily")), ahead=30),
+            Queue(K8S, "default", 4, 6, wave=Wave(0.06), running=(10, 40),
+                  deployments=(Deployment("housekeeping", "prod"),)),
         ),
     ),
     Pool(
-        WAREHOUSE, "process", 7, "Submitting",
-        (
-            Queue(WAREHOUSE, "dbt", 1, 4, Wave(0.02, 0.45, period=260, starts=210, lasts=80), (15, 30),
-                  (Deployment("dbt-build", "prod", limit=2, tags=("database",)), Deployment("dbt-test", "prod"))),
-            Queue(WAREHOUSE, "maintenance", 2, 0, Wave(0.006), (30, 60), (Deployment("vacuum", "weekly"),)),
-            Queue(WAREHOUSE, "default", 3, 2, Wave(0.008), (10, 30), (Deployment("adhoc-query", "prod"),)),
+        WAREHOUSE, "process", 7, pending="Submitting",
+        queues=(
+            Queue(WAREHOUSE, "dbt", 1, 4, wave=Wave(0.02, 0.45, period=260, starts=210, lasts=80), running=(15, 30),
+                  deployments=(Deployment("dbt-build", "prod", limit=2, tags=("database",)),
+                               Deployment("dbt-test", "prod"))),
+            Queue(WAREHOUSE, "maintenance", 2, 0, wave=Wave(0.006), running=(30, 60),
+                  deployments=(Deployment("vacuum", "weekly"),)),
+            Queue(WAREHOUSE, "default", 3, 2, wave=Wave(0.008), running=(10, 30),
+                  deployments=(Deployment("adhoc-query", "prod"),)),
         ),
     ),
 )  # fmt: skip

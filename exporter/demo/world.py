@@ -3,26 +3,30 @@
 A pure simulation. It reads no clock and does no I/O, and the same moments give the same world.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from random import Random
 from uuid import UUID
 
+from exporter.demo import rows
 from exporter.demo.pace import TICK, WARM_UP, ticks
+from exporter.demo.rows import Rows, State
 from exporter.demo.scenario import (
     DEPLOYMENTS,
+    LIMITS,
     ORPHAN,
     POOLS,
     QUEUES,
     STUCK,
+    WORKERS,
     Deployment,
     Limit,
     Pool,
     Queue,
     Worker,
 )
+from exporter.demo.states import POOL_HOLDERS, QUEUE_HOLDERS, StateType
 
 LATE_AFTER = timedelta(seconds=15)
 """PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS."""
@@ -32,6 +36,8 @@ TRY_AGAIN_AFTER = timedelta(seconds=30)
 """For how long a run that met its deployment's limit is put back."""
 HEARTBEAT = timedelta(seconds=30)
 """`heartbeat_interval_seconds` of the workers."""
+SET_UP = timedelta(days=200)
+"""How long before the start of the demo everything but the runs was created."""
 MAX_WAITING = 60
 """Runs that wait in one queue, at most: a paused queue must not grow for ever."""
 CANCELLED_SHARE = 0.05
@@ -41,51 +47,12 @@ _ADJECTIVES = ("amber", "bold", "calm", "dapper", "eager", "fluffy", "gentle", "
 _ANIMALS = ("badger", "crane", "dolphin", "ermine", "falcon", "gecko", "heron", "ibex", "koala", "lemur")
 
 
-class StateType(StrEnum):
-    """The types of a run's state, in the server's order."""
-
-    SCHEDULED = "SCHEDULED"
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-    CRASHED = "CRASHED"
-    PAUSED = "PAUSED"
-    CANCELLING = "CANCELLING"
-
-
-QUEUE_HOLDERS = frozenset({StateType.PENDING, StateType.RUNNING, StateType.CANCELLING})
-"""The states that hold a slot, as a queue's `concurrency_status` and `/work_queues/filter` count."""
-POOL_HOLDERS = frozenset({StateType.PENDING, StateType.RUNNING})
-"""The states that hold a slot, as the endpoints below `/work_pools` count and the scheduler enforces."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """The state a run is in."""
-
-    id: UUID
-    type: StateType
-    name: str
-    timestamp: datetime
-
-
 @dataclass(slots=True)
-class Run:
-    """A flow run that waits or holds a slot."""
+class Run(rows.Run):
+    """A run that is played."""
 
-    id: UUID
-    name: str
     queue: Queue
     deployment: Deployment
-    created: datetime
-    expected_start: datetime
-    state: State
-    due: datetime | None
-    """`next_scheduled_start_time`: None once it has left SCHEDULED."""
-    started: datetime | None = None
-    """`start_time`: None until it is RUNNING."""
     moves_on: datetime | None = None
     """When it leaves the state it holds its slot in; None is never."""
 
@@ -99,8 +66,8 @@ class World:
         self._dice = Random(seed)  # noqa: S311 - a demo has nothing to hide
         self._waiting: dict[Queue, list[Run]] = {queue: [] for queue in QUEUES}
         self._holding: dict[Queue, list[Run]] = {queue: [] for queue in QUEUES}
-        self._strand(*ORPHAN, StateType.RUNNING)
-        self._strand(*STUCK, StateType.PENDING)
+        self._strand(*ORPHAN, "Running")
+        self._strand(*STUCK, "Pending")
         self.advance(start)
 
     def advance(self, now: datetime) -> None:
@@ -113,6 +80,20 @@ class World:
             for pool in POOLS:
                 self._hand_out(pool)
             self._arrive()
+
+    def at(self, now: datetime) -> Rows:
+        """What the server has after having been played on until `now`."""
+        self.advance(now)
+        return Rows(
+            created=self.start - SET_UP,
+            last_polled=self.now,
+            pools=POOLS,
+            queues=QUEUES,
+            runs=list(self.runs()),
+            limits=self._limits(),
+            deployments=dict(DEPLOYMENTS.items()),
+            workers=[self._worker(worker, now) for worker in WORKERS],
+        )
 
     def runs(self) -> Iterator[Run]:
         """Every run that is not finished."""
@@ -142,11 +123,25 @@ class World:
         """The runs of the deployment that hold a slot; a cancelling run keeps it until it has ended."""
         return sum(run.deployment == deployment for run in self._holding[DEPLOYMENTS[deployment]])
 
-    def heartbeat(self, worker: Worker) -> datetime:
-        """When the worker was last heard of."""
+    def _worker(self, worker: Worker, now: datetime) -> rows.Worker:
         if worker.died is not None:
-            return self.start - worker.died
-        return self.now - (self.now - self.start + timedelta(seconds=worker.offset)) % HEARTBEAT
+            heartbeat = self.start - worker.died
+        else:
+            heartbeat = self.now - (self.now - self.start + timedelta(seconds=worker.offset)) % HEARTBEAT
+        return rows.Worker(worker.name, worker.pool, heartbeat, HEARTBEAT, rows.status(heartbeat, HEARTBEAT, now))
+
+    def _limits(self) -> Sequence[rows.Limit]:
+        return [
+            *(
+                rows.Limit(limit.name, limit.limit, self.taken_of_limit(limit), limit.active, limit.decay)
+                for limit in LIMITS
+            ),
+            *(
+                rows.Limit(f"deployment:{deployment.id}", deployment.limit, self.taken_of_deployment(deployment))
+                for deployment in DEPLOYMENTS
+                if deployment.limit is not None
+            ),
+        ]
 
     def _move_on(self) -> None:
         for holding in self._holding.values():
@@ -158,17 +153,17 @@ class World:
     def _leave_state(self, run: Run) -> None:
         if run.state.type is StateType.PENDING:
             run.started = self.now
-            self._enter(run, StateType.RUNNING, "Running", run.queue.running)
+            self._enter(run, "Running", run.queue.running)
         elif run.state.type is StateType.RUNNING and self._dice.random() < CANCELLED_SHARE:
-            self._enter(run, StateType.CANCELLING, "Cancelling", (15, 45))
+            self._enter(run, "Cancelling", (15, 45))
         else:
-            self._enter(run, StateType.COMPLETED, "Completed")
+            self._enter(run, "Completed")
 
     def _mark_late(self) -> None:
         for waiting in self._waiting.values():
             for run in waiting:
                 if run.state.name == "Scheduled" and run.expected_start + LATE_AFTER < self.now:
-                    self._enter(run, StateType.SCHEDULED, "Late")
+                    self._enter(run, "Late")
 
     def _hand_out(self, pool: Pool) -> None:
         left_in_pool = MAX_WAITING if pool.limit is None else pool.limit - self.taken_in_pool(pool)
@@ -186,10 +181,10 @@ class World:
         limit = run.deployment.limit
         if limit is not None and self.taken_of_deployment(run.deployment) >= limit:
             run.due = self.now + TRY_AGAIN_AFTER
-            self._enter(run, StateType.SCHEDULED, "AwaitingConcurrencySlot")
+            self._enter(run, "AwaitingConcurrencySlot")
             return False
         run.due = None
-        self._enter(run, StateType.PENDING, pending, (2, 5))
+        self._enter(run, pending, (2, 5))
         self._waiting[run.queue].remove(run)
         self._holding[run.queue].append(run)
         return True
@@ -210,24 +205,25 @@ class World:
             deployment=self._dice.choice(queue.deployments),
             created=created,
             expected_start=due,
-            state=State(self._id(), StateType.SCHEDULED, "Scheduled", created),
+            state=State(self._id(), "Scheduled", created),
             due=due,
+            auto_scheduled=queue.ahead > 0,
         )
 
-    def _strand(self, where: tuple[str, str], since: timedelta, state: StateType) -> None:
+    def _strand(self, where: tuple[str, str], since: timedelta, state: str) -> None:
         """Put a run that never moves on where it is stuck."""
         queue = next(queue for queue in QUEUES if (queue.pool, queue.name) == where)
         moment = self.start - since
         run = self._create(queue, moment)
         run.due = None
-        if state is StateType.RUNNING:
+        run.state = State(self._id(), state, moment)
+        if run.state.type is StateType.RUNNING:
             run.started = moment
-        run.state = State(self._id(), state, state.capitalize(), moment)
         self._holding[queue].append(run)
 
-    def _enter(self, run: Run, state: StateType, name: str, seconds: tuple[int, int] | None = None) -> None:
+    def _enter(self, run: Run, state: str, seconds: tuple[int, int] | None = None) -> None:
         """Change the run's state, for as long as between the two numbers of seconds, or until it is changed."""
-        run.state = State(self._id(), state, name, self.now)
+        run.state = State(self._id(), state, self.now)
         run.moves_on = self.now + timedelta(seconds=self._dice.uniform(*seconds)) if seconds else None
 
     def _id(self) -> UUID:

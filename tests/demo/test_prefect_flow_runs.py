@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.demo.scenario import K8S, QUEUES, WAREHOUSE, ident
+from exporter.demo.rows import ident
+from exporter.demo.scenario import K8S, QUEUES, WAREHOUSE
 from tests.demo.conftest import RECORDED, Clock, assert_like, post, run_in
 
 EVER = timedelta(days=3650)

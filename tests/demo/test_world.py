@@ -8,8 +8,9 @@ import pytest
 
 from exporter.demo.pace import CATCH_UP
 from exporter.demo.scenario import DEPLOYMENTS, DOCKER, K8S, LIMITS, ML, POOLS, QUEUES, WAREHOUSE, Queue
+from exporter.demo.states import StateType
 from exporter.demo.tasks import MAX_SLOTS, Tasks
-from exporter.demo.world import MAX_WAITING, StateType, World
+from exporter.demo.world import MAX_WAITING, World
 from tests.demo.conftest import START
 
 SATURATING = (
