@@ -103,7 +103,7 @@ def test_it_has_nothing_to_build_or_to_test_with(built: Image) -> None:
 def test_it_is_small(built: Image) -> None:
     """Of the 29 MB, 40 leave room for newer wheels, and none for a compiler or a second copy."""
     guide = (ROOT / "deploy" / "README.md").read_text()
-    (megabytes,) = re.findall(r"^It adds (\d+) MB to its base", guide, re.MULTILINE)
+    (megabytes,) = re.findall(r"^The exporter adds (\d+) MB to the base", guide, re.MULTILINE)
     assert built.added < 40e6
     assert built.added == pytest.approx(float(megabytes) * 1e6, rel=0.1), "deploy/README.md has another figure"
 
