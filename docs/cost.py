@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Final
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, render
+from exporter.metrics.body import Body
+from exporter.metrics.exposition import render
 from exporter.metrics.text import Format
 from exporter.model import Durations, Limit, Pool, Queue, RateLimit, Snapshot, Workers
 from exporter.polling.outcome import Published, Succeeded
@@ -85,12 +86,12 @@ def of_a_source(snapshot: Snapshot) -> int:
     """The series that tell of the exporter's work on one source that has this, without those of its requests."""
     clock = Clock()
     store = Store(clock)
-    telemetry = Telemetry(store, clock)
+    telemetry = Telemetry(clock)
     store.add("production", "prefect")
     telemetry.add("production", "prefect")
     rendered = render(snapshot, source="production", system="prefect", max_series=1)
     store.poll_ended("production", Succeeded(Published(snapshot, rendered, clock.now(), clock.monotonic() + 60), 1.0))
-    return sum(b'source="production"' in line for line in telemetry.render(Format.CLASSIC).splitlines())
+    return sum(b'source="production"' in line for line in telemetry.render(store.view(), Format.CLASSIC).splitlines())
 
 
 def fleet(queues: int) -> tuple[int, int]:

@@ -92,7 +92,7 @@ def endpoints() -> str:
     clock = Clock()
     store = Store(clock)
     rows = []
-    for route in web.application(store, Telemetry(store, clock), clock, reload).routes:
+    for route in web.application(store, Telemetry(clock), reload).routes:
         if not isinstance(route, Route) or not route.endpoint.__doc__:
             raise TypeError(f"no docstring tells what is served at {route}")
         methods = ", ".join(sorted((route.methods or set()) - {"HEAD"}))

@@ -134,12 +134,12 @@ def _origin(flags: argparse.Namespace) -> str:
 async def _dry_run(configuration: Config, shard: Shard) -> int:
     clock = Clock()
     store = Store(clock)
-    telemetry = Telemetry(store, clock)
+    telemetry = Telemetry(clock)
     poller = Poller(store, telemetry, clock, shard)
     await _configure(poller, configuration)
     try:
-        await asyncio.gather(*(poller.poll(state.name) for state in store.states()))
-        states = store.states()
+        await asyncio.gather(*(poller.poll(state.name) for state in store.view().states))
+        states = store.view().states
     finally:
         await poller.stop()
     say(report(states, telemetry.requests))
@@ -149,7 +149,7 @@ async def _dry_run(configuration: Config, shard: Shard) -> int:
 async def _serve(flags: argparse.Namespace, load: Load, place: Location) -> int:
     clock = Clock()
     store = Store(clock)
-    telemetry = Telemetry(store, clock)
+    telemetry = Telemetry(clock)
     poller = Poller(store, telemetry, clock, flags.shard)
     file = flags.web_config_file
     configuration, web = _read(
@@ -192,7 +192,7 @@ async def _serve(flags: argparse.Namespace, load: Load, place: Location) -> int:
         await _configure(poller, configuration)
         telemetry.config_read(success=True)
     sockets = _sockets(flags)
-    routes = application(store, telemetry, clock, reload if flags.web_enable_lifecycle else None, place)
+    routes = application(store, telemetry, reload if flags.web_enable_lifecycle else None, place)
     server = Server(
         Guard(place.below(routes), web, clock),
         graceful_seconds=_SHUTDOWN_SECONDS,
@@ -208,7 +208,7 @@ async def _serve(flags: argparse.Namespace, load: Load, place: Location) -> int:
             version=__version__,
             configuration=_origin(flags),
             tls=server.config.ssl_context_factory is not None,
-            sources=",".join(state.name for state in store.states()),
+            sources=",".join(state.name for state in store.view().states),
             shard=str(flags.shard),
         )
         await server.serve(sockets)

@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body
+from exporter.metrics.body import Body
 from exporter.metrics.text import Format
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
@@ -147,7 +147,7 @@ async def polling(url: str, shard: Shard = WHOLE, **more: object) -> AsyncIterat
     """A poller of what `shard` reads of that upstream, without a schedule; `more` are settings of the source."""
     clock = Clock()
     store = Store(clock)
-    telemetry = Telemetry(store, clock)
+    telemetry = Telemetry(clock)
     poller = Poller(store, telemetry, clock, shard)
     settings = {"name": NAME, "system": "prefect", "url": url, "interval": "10m", "concurrency": CONCURRENCY}
     await poller.configure([PrefectConfig.model_validate(settings | more)])
@@ -201,7 +201,7 @@ async def polls() -> None:
                         start = time.perf_counter()
                         await run
                         times[what].append(time.perf_counter() - start)
-                assert store.states()[0].outcome == "success", store.states()[0].failure
+                assert store.view().states[0].outcome == "success", store.view().states[0].failure
         poll, least = min(times["poll"]), min(times["bare"])
         print(f"{queues:>7} {holders:>8} {requests:>9} {poll:>8.3f} {least:>8.3f} {poll / least:>6.2f}", flush=True)
 
@@ -254,11 +254,10 @@ async def memory() -> None:
                 while done < goal:
                     await poller.poll(NAME)
                     done += 1
-                    live = [state.published.rendered for state in store.states() if state.published]
+                    view = store.view()
                     for format_ in Format:
-                        body = Body(live, format_)
-                        body.compress()
-                        body.gzipped(telemetry.render(format_))
+                        body = Body(view.live.values(), format_)
+                        await body.gzipped(telemetry.render(view, format_))
                 print(f"{goal:>7} polls {resident():>7.1f} MiB", flush=True)
 
 
@@ -275,7 +274,7 @@ async def prefect() -> None:
                 await poller.poll(NAME)
                 seconds.append(time.perf_counter() - begin)
                 requests.append(telemetry.requests(NAME))
-            assert store.states()[0].outcome == "success", store.states()[0]
+            assert store.view().states[0].outcome == "success", store.view().states[0]
             each = [after - before for before, after in pairwise(requests)]
             print(f"requests: {each[0]} at first, then {each[-1]}; seconds: {statistics.median(seconds):.2f}")
             idle = await latencies(server.api_url, asyncio.sleep(5))
@@ -299,13 +298,13 @@ async def workers() -> None:
             async with polling(server.api_url, timeout="2m") as (poller, store, telemetry):
                 await poller.poll(NAME)
                 seconds = []
-                sent.subtract(_sent(telemetry))
+                sent.subtract(_sent(store, telemetry))
                 for _ in range(5):
                     begin = time.perf_counter()
                     await poller.poll(NAME)
                     seconds.append(time.perf_counter() - begin)
-                sent.update(_sent(telemetry))
-                assert store.states()[0].outcome == "success", store.states()[0]
+                sent.update(_sent(store, telemetry))
+                assert store.view().states[0].outcome == "success", store.view().states[0]
             of_workers = sent["/work_pools/{name}/workers/filter"]
             print(
                 f"{dead:>7} {sent.total() / 5:>9.1f} {of_workers / 5:>11.1f} {statistics.median(seconds):>8.2f}",
@@ -313,9 +312,9 @@ async def workers() -> None:
             )
 
 
-def _sent(telemetry: Telemetry) -> Counter[str]:
+def _sent(store: Store, telemetry: Telemetry) -> Counter[str]:
     """How many requests of each route were sent."""
-    found = series(telemetry.render(Format.CLASSIC).decode())
+    found = series(telemetry.render(store.view(), Format.CLASSIC).decode())
     sent: Counter[str] = Counter()
     for (name, labels), count in found.items():
         if name == "concurrency_exporter_upstream_requests_total":
@@ -348,7 +347,7 @@ async def shards() -> None:
                     begin = time.perf_counter()
                     await asyncio.gather(*(poller.poll(NAME) for poller, _, _ in sharing))
                     seconds = time.perf_counter() - begin
-                    states = [store.states()[0] for _, store, _ in sharing]
+                    states = [store.view().states[0] for _, store, _ in sharing]
                     assert {state.outcome for state in states} == {"success"}, states
                     each = [t.requests(NAME) - first for (_, _, t), first in zip(sharing, before, strict=True)]
                     series = [state.published.rendered.series for state in states if state.published]

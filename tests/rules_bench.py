@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, render
+from exporter.metrics.body import Body
+from exporter.metrics.exposition import render
 from exporter.metrics.text import Format
 from exporter.polling.outcome import Published, Succeeded
 from exporter.polling.store import Store
@@ -35,15 +36,15 @@ def answer(queues: int) -> bytes:
     now = time.time()
     clock = Clock(now=lambda: now, monotonic=lambda: now)
     store = Store(clock)
-    telemetry = Telemetry(store, clock)
+    telemetry = Telemetry(clock)
     for (name, system), snapshot in many(0, now, queues).items():
         store.add(name, system)
         telemetry.add(name, system)
         rendered = render(snapshot, source=name, system=system, max_series=10_000_000)
         store.poll_ended(name, Succeeded(Published(snapshot, rendered, now, now + DAY), 0.3))
         telemetry.poll_ended(name, "success", 0.3, set())
-    live = [state.published.rendered for state in store.states() if state.published]
-    text = b"".join(Body(live, Format.CLASSIC).plain(telemetry.render(Format.CLASSIC)))
+    view = store.view()
+    text = b"".join(Body(view.live.values(), Format.CLASSIC).plain(telemetry.render(view, Format.CLASSIC)))
     return b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%b" % (len(text), text)
 
 

@@ -25,7 +25,7 @@ import httpx
 import structlog
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body
+from exporter.metrics.body import Body
 from exporter.metrics.text import Format
 from exporter.polling.poller import Poller
 from exporter.polling.store import SourceState, Store
@@ -207,14 +207,13 @@ async def polls(count: int, checkpoints: int = 10) -> list[Held]:
                 (await control.get(f"{url}/moment/{number}")).raise_for_status()
                 for name in ("cloro", "prefect"):
                     await poller.poll(name)
-                compare(number, store.states())
-                live = [state.published.rendered for state in store.states() if state.published]
+                view = store.view()
+                compare(number, view.states)
                 for format_ in Format:
-                    body = Body(live, format_)
-                    body.compress()
-                    body.gzipped(telemetry.render(format_))
+                    body = Body(view.live.values(), format_)
+                    await body.gzipped(telemetry.render(view, format_))
                 if number % max(1, count // 2 // checkpoints) == 0:
-                    held.append(_held(2 * number, telemetry))
+                    held.append(_held(2 * number, store, telemetry))
     return held
 
 
@@ -222,7 +221,7 @@ async def polls(count: int, checkpoints: int = 10) -> list[Held]:
 async def _polling(url: str) -> AsyncIterator[tuple[Poller, Store, Telemetry]]:
     clock = Clock()
     store = Store(clock)
-    telemetry = Telemetry(store, clock)
+    telemetry = Telemetry(clock)
     poller = Poller(store, telemetry, clock)
     settings: list[dict[str, Any]] = [
         {"system": "cloro", "url": url, "authorization": {"credentials": KEY}},
@@ -258,9 +257,9 @@ def compare(number: int, states: Sequence[SourceState]) -> None:
             assert pools == set(now.pools)
 
 
-def _held(done: int, telemetry: Telemetry) -> Held:
+def _held(done: int, store: Store, telemetry: Telemetry) -> Held:
     gc.collect()
-    text = telemetry.render(Format.CLASSIC)
+    text = telemetry.render(store.view(), Format.CLASSIC)
     return Held(
         polls=done,
         mib=resident(),

@@ -43,7 +43,7 @@ def test_rooms_know_only_what_comes_before_them() -> None:
     allowed = {
         "settings": set(),
         "sources": {"model", "settings", "shard"},
-        "metrics": {"model"},
+        "metrics": {"model", "threads"},
         "polling": {"sources", "metrics", "model", "settings", "shard", "clock", "threads"},
         "web": {"polling", "metrics", "settings", "clock", "threads"},
         "demo": {"web"},
@@ -67,6 +67,17 @@ def test_a_scrape_has_nothing_to_poll_with() -> None:
     }
     assert web == {"exporter.polling.store", "exporter.polling.telemetry"}
     assert {"poller", "schedule"}.isdisjoint(_polling("store") | _polling("telemetry"))
+
+
+def test_a_request_is_answered_from_one_view() -> None:
+    """The table of routes alone has the store. Handlers get a view of it, so that an answer is of one moment."""
+    with_the_store = {
+        path.stem
+        for path in (ROOT / "exporter/web").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "Store" for alias in node.names)
+    }
+    assert with_the_store == {"routes"}
 
 
 def _polling(module: str) -> set[str]:

@@ -123,14 +123,14 @@ def test_a_poll_costs_what_the_documents_say() -> None:
         async with demo.serve() as upstreams:
             clock = Clock()
             store = Store(clock)
-            telemetry = Telemetry(store, clock)
+            telemetry = Telemetry(clock)
             poller = Poller(store, telemetry, clock)
             await poller.configure([PrefectConfig(name="demo", system="prefect", url=upstreams.prefect_url)])
             totals = [0]
             for _ in range(3):
                 await poller.poll("demo")
                 totals.append(telemetry.requests("demo"))
-            pools = len(store.states()[0].published.snapshot.pools)  # type: ignore[union-attr]
+            pools = len(store.view().states[0].published.snapshot.pools)  # type: ignore[union-attr]
             await poller.stop()
             assert pools == 4
             return [after - before for before, after in pairwise(totals)]

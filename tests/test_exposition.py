@@ -1,5 +1,6 @@
 """Snapshots as text: joined, escaped, compressed and capped, and read back by prometheus_client's own parsers."""
 
+import asyncio
 import gzip
 import itertools
 import math
@@ -7,7 +8,6 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,7 +16,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_classic
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, DuplicateSeriesError, Rendered, render
+from exporter.metrics.body import Body
+from exporter.metrics.exposition import DuplicateSeriesError, Rendered, render
 from exporter.metrics.text import Format
 from exporter.model import Durations, Limit, Pool, Queue, Snapshot
 from exporter.polling.outcome import Failed, Failure, Published, Succeeded
@@ -63,7 +64,7 @@ def text_of(parts: Sequence[Rendered], format_: Format) -> str:
     for number, part in enumerate(parts):
         store.add(f"source {number}", "prefect")
         store.poll_ended(f"source {number}", Succeeded(Published(Snapshot(), part, 0.0, math.inf), 0.1))
-    end = Telemetry(store, Clock()).render(format_)
+    end = Telemetry(Clock()).render(store.view(), format_)
     return b"".join(Body(parts, format_).plain(end)).decode()
 
 
@@ -213,13 +214,13 @@ def test_zeros_are_there(format_: Format) -> None:
 
 
 @both_formats
-def test_an_empty_snapshot_is_no_text(format_: Format) -> None:
+async def test_an_empty_snapshot_is_no_text(format_: Format) -> None:
     empty = rendered(Snapshot())
     assert (empty.series, empty.series_dropped) == (0, 0)
     assert b"".join(Body([empty, empty], format_).plain(b"")) == b""
     assert b"".join(Body([], format_).plain(b"end")) == b"end"
     body = Body([], format_)
-    assert gzip.decompress(b"".join(body.gzipped(b"end"))) == b"end"
+    assert gzip.decompress(b"".join(await body.gzipped(b"end"))) == b"end"
     assert observed(text_of([empty], format_), format_) == {}
 
 
@@ -234,25 +235,30 @@ def one_member(compressed: bytes) -> bytes:
 
 
 @both_formats
-def test_compressed_is_the_same_as_plain(format_: Format) -> None:
+async def test_compressed_is_the_same_as_plain(format_: Format) -> None:
     body = Body([rendered(Snapshot(queues=tuple(queue(f"q{number}") for number in range(300))))], format_)
-    assert not body.is_compressed
-    body.compress()
-    assert body.is_compressed
     ends = [b"", b"x", b"# EOF\n" * 10_000, *(f"sample {number}\n".encode() for number in range(20))]
     for end in [*ends, *ends]:
-        assert one_member(b"".join(body.gzipped(end))) == b"".join(body.plain(end))
-    assert len(b"".join(body.gzipped(b""))) < len(b"".join(body.plain(b""))) / 10
+        assert one_member(b"".join(await body.gzipped(end))) == b"".join(body.plain(end))
+    assert len(b"".join(await body.gzipped(b""))) < len(b"".join(body.plain(b""))) / 10
 
 
-def test_many_threads_may_compress_at_once() -> None:
-    text = rendered(Snapshot(queues=tuple(queue(f"q{number}") for number in range(300))))
-    for _ in range(3):
-        body = Body([text], Format.CLASSIC)
-        with ThreadPoolExecutor(8) as threads:
-            ends = [f"end {number}\n".encode() * 100 for number in range(64)]
-            for end, compressed in zip(ends, threads.map(body.gzipped, ends), strict=True):
-                assert one_member(b"".join(compressed)) == b"".join(body.plain(end))
+async def test_scrapes_that_come_together_compress_once() -> None:
+    body = Body([rendered(Snapshot(queues=tuple(queue(f"q{number}") for number in range(300))))], Format.CLASSIC)
+    ends = [f"end {number}\n".encode() * 100 for number in range(64)]
+    answers = await asyncio.gather(*(body.gzipped(end) for end in ends))
+    assert [one_member(b"".join(answer)) for answer in answers] == [b"".join(body.plain(end)) for end in ends]
+    assert len({id(compressed) for compressed, _ in answers}) == 1
+
+
+async def test_a_scrape_that_is_given_up_leaves_the_others_theirs() -> None:
+    body = Body([rendered(Snapshot(queues=tuple(queue(f"q{number}") for number in range(300))))], Format.CLASSIC)
+    given_up, *others = [asyncio.ensure_future(body.gzipped(b"end")) for _ in range(3)]
+    await asyncio.sleep(0)
+    given_up.cancel()
+    for other in others:
+        assert one_member(b"".join(await other)) == b"".join(body.plain(b"end"))
+    assert given_up.cancelled()
 
 
 MANY = Snapshot(
@@ -382,4 +388,4 @@ def test_a_body_does_not_change_with_the_failures_of_others() -> None:
     part = rendered(Snapshot(queues=(queue("q"),)))
     store.poll_ended("a", Succeeded(Published(Snapshot(), part, 0.0, math.inf), 0.1))
     store.poll_ended("a", Failed(Failure("timeout", "late"), 1.0))
-    assert [state.published and state.published.rendered for state in store.states()] == [part]
+    assert [state.published and state.published.rendered for state in store.view().states] == [part]

@@ -12,7 +12,7 @@ from exporter.metrics.family import Distribution, Family, FamilyError, Kind, Sam
 from exporter.metrics.observed import OBSERVED
 from exporter.metrics.own import OWN
 from exporter.metrics.text import Format, blocks, joined
-from exporter.polling.store import Store
+from exporter.polling.store import View
 from exporter.polling.telemetry import Telemetry
 from exporter.sources import SYSTEMS
 from tests.harness import oracle
@@ -236,8 +236,7 @@ def test_what_the_exporter_tells_of_itself(family: Family) -> None:
 
 
 def test_openmetrics_has_the_unit_of_every_family() -> None:
-    clock = Clock()
-    own = Telemetry(Store(clock), clock).render(Format.OPENMETRICS)
+    own = Telemetry(Clock()).render(View(now=0, states=(), is_ready=True), Format.OPENMETRICS)
     observed = joined(block for one in OBSERVED for block in blocks(one, [_one(one)])[Format.OPENMETRICS])
     units = dict(re.findall("^# UNIT (concurrency_.*) (.*)$", (observed + own).decode(), re.MULTILINE))
     assert units == {family.basename: family.unit for family in FAMILIES if family.unit}

@@ -140,7 +140,7 @@ class Exporter:
         )
         self.config = SYSTEMS[system].model_validate(self._whole)
         self._store = Store(self.time.clock)
-        self.telemetry = Telemetry(self._store, self.time.clock)
+        self.telemetry = Telemetry(self.time.clock)
         self.poller = Poller(self._store, self.telemetry, self.time.clock)
         self.logs: list[Any] = []
 
@@ -153,10 +153,10 @@ class Exporter:
         with capture_logs([structlog.processors.format_exc_info]) as logs:
             await self.poller.poll("s")
         self.logs += logs
-        return self._store.states()[0]
+        return self._store.view().states[0]
 
     async def page(self, path: str = "/metrics") -> str:
-        app = application(self._store, self.telemetry, self.time.clock)
+        app = application(self._store, self.telemetry)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://exporter") as client:
             return (await client.get(path)).text
 

@@ -125,9 +125,7 @@ def test_what_it_polls_is_configured(kustomization: str, tmp_path: Path) -> None
 def test_probes_ask_for_routes_on_the_port(kustomization: str) -> None:
     clock = Clock()
     store = Store(clock)
-    routes = [
-        route.path for route in application(store, Telemetry(store, clock), clock).routes if isinstance(route, Route)
-    ]
+    routes = [route.path for route in application(store, Telemetry(clock)).routes if isinstance(route, Route)]
     container = exporter(kustomization)
     assert container["ports"] == [{"name": "http", "containerPort": DEFAULT_PORT}]
     probes = {

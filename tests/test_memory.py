@@ -57,7 +57,7 @@ async def polled(clock: Clock | None = None) -> AsyncIterator[Poller]:
     FOUND.clear()
     clock = clock or Clock()
     store = Store(clock)
-    poller = Poller(store, Telemetry(store, clock), clock)
+    poller = Poller(store, Telemetry(clock), clock)
     await poller.configure([config()])
     try:
         yield poller
@@ -94,7 +94,7 @@ async def test_it_outlives_the_data_that_is_served() -> None:
     async with polled(Clock(monotonic=lambda: seconds)) as poller:
         await poller.poll("s")
         seconds = 1e6
-        assert poller._store.states()[0].published is None
+        assert poller._store.view().states[0].published is None
         await poller.poll("s")
     assert given() == [None, 1]
 

@@ -31,12 +31,14 @@ class Running:
 
     def __init__(self, clock: Clock) -> None:
         self.store = Store(clock)
-        self.telemetry = Telemetry(self.store, clock)
+        self.telemetry = Telemetry(clock)
         self.poller = Poller(self.store, self.telemetry, clock)
 
     def polls(self, source: str, outcome: str) -> float:
         labels = frozenset({"source": source, "system": "cloro", "outcome": outcome}.items())
-        return series(self.telemetry.render(Format.CLASSIC).decode())["concurrency_exporter_polls_total", labels]
+        return series(self.telemetry.render(self.store.view(), Format.CLASSIC).decode())[
+            "concurrency_exporter_polls_total", labels
+        ]
 
     def planned(self, source: str) -> datetime:
         """When the next poll is due."""
@@ -122,7 +124,7 @@ async def test_a_dead_source_does_not_delay_another() -> None:
         async with scheduled(source("dead", dead, **settings), source("alive", alive, **settings)) as running:
             await until(lambda: running.polls("alive", "success") >= 10)
             assert running.polls("dead", "failure") == 0
-            assert [state.up for state in running.store.states()] == [False, True]
+            assert [state.up for state in running.store.view().states] == [False, True]
 
 
 @pytest.mark.parametrize(("asked", "waited"), [("3", 3), ("999999999", MAX_RETRY_AFTER)], ids=["within", "absurd"])
@@ -225,7 +227,7 @@ async def test_names_that_can_not_be_looked_up_delay_no_other_source() -> None:
         async with serve(lambda _: answer(STATUS)) as upstream:
             async with scheduled(source("a", upstream, interval="100ms")) as running:
                 await until(lambda: running.polls("a", "success") >= 2)
-                app = application(running.store, running.telemetry, Clock())
+                app = application(running.store, running.telemetry)
                 async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://exporter") as client:
                     for path in ("/metrics", "/"):  # the first is compressed
                         assert (await asyncio.wait_for(client.get(path), PATIENCE)).status_code == 200
@@ -238,10 +240,10 @@ async def test_a_reload_ends_the_poll_that_runs_and_frees_what_it_held() -> None
     async with serve(never) as hanging, serve(lambda _: answer(STATUS)) as good:
         async with scheduled(source("a", hanging, interval="1h"), source("b", good, interval="1h")) as running:
             await until(lambda: running.polls("b", "success") == 1 and bool(hanging.requests))
-            kept = running.store.states()[1]
+            kept = running.store.view().states[1]
             await running.poller.configure([source("a", good, interval="1h"), source("b", good, interval="1h")])
             await until(lambda: running.polls("a", "success") == 1)
-            assert {state.name: state.up for state in running.store.states()} == {"a": True, "b": True}
-            assert kept in running.store.states(), "what did not change keeps its data"
+            assert {state.name: state.up for state in running.store.view().states} == {"a": True, "b": True}
+            assert kept in running.store.view().states, "what did not change keeps its data"
             await running.poller.configure([source("b", good, interval="1h")])
-            assert running.store.states() == [kept]
+            assert running.store.view().states == (kept,)

@@ -45,20 +45,20 @@ class Served:
     def __init__(self) -> None:
         clock = Clock()
         self.store = Store(clock)
-        self.telemetry = Telemetry(self.store, clock)
+        self.telemetry = Telemetry(clock)
         self.poller = Poller(self.store, self.telemetry, clock)
 
     def slots(self) -> dict[str, float]:
         """The active slots of each source that has data."""
         found = {}
-        for state in self.store.states():
+        for state in self.store.view().states:
             if state.published:
                 (queue,) = state.published.snapshot.queues
                 found[state.name] = queue.active_slots or 0.0
         return found
 
     def polls(self, source: str, outcome: str = "success") -> float:
-        text = series(self.telemetry.render(Format.CLASSIC).decode(), POLLS)
+        text = series(self.telemetry.render(self.store.view(), Format.CLASSIC).decode(), POLLS)
         labels = frozenset({"source": source, "system": "cloro", "outcome": outcome}.items())
         return text[POLLS, labels]
 
@@ -93,7 +93,7 @@ async def test_other_settings_leave_the_data_until_the_first_poll_with_them(sett
             upstream.answer = never
             await served.poller.configure([source("a", upstream, **{"interval": "5s", **settings})])
             assert served.slots() == {"a": 2}
-            assert [state.up for state in served.store.states()] == [True]
+            assert [state.up for state in served.store.view().states] == [True]
             assert served.polls("a") == 1, "its counters go on"
             if "tls_config" in settings:
                 return  # as before: nothing changed
@@ -113,7 +113,9 @@ async def test_another_upstream_never_shows_the_data_of_the_old(change: str) -> 
                 changed = source("a", old, interval="5s", authorization={"credentials": "another organization's"})
             await served.poller.configure([changed])
             assert served.slots() == {}
-            assert [(state.name, state.up, state.outcome) for state in served.store.states()] == [("a", False, None)]
+            assert [(state.name, state.up, state.outcome) for state in served.store.view().states] == [
+                ("a", False, None)
+            ]
             assert served.polls("a") == 0
 
 
@@ -190,7 +192,7 @@ async def test_a_poll_that_is_cancelled_while_a_part_of_it_fails_goes_no_further
                 await served.poller.configure([before.model_copy(update={"url": f"{new.url}/api"})])
             else:
                 await served.poller.configure([])
-            assert [(one.name, one.outcome) for one in served.store.states()] == [("a", None)] * (change == "url")
+            assert [(one.name, one.outcome) for one in served.store.view().states] == [("a", None)] * (change == "url")
     # That a part of a poll has failed may be told.
     assert [one for one in caplog.records if one.levelname == "ERROR"] == []
 
@@ -219,7 +221,7 @@ async def test_a_poll_that_goes_on_when_it_is_cancelled_leaves_nothing_behind(
         async with polling(Stubborn.model_validate(cloro(upstream.url, "a"))) as served:
             await until(lambda: bool(upstream.requests))
             await served.poller.configure([source(name, upstream, url=f"{upstream.url}/new") for name in left])
-            assert [(one.name, one.outcome) for one in served.store.states()] == [(name, None) for name in left]
+            assert [(one.name, one.outcome) for one in served.store.view().states] == [(name, None) for name in left]
     assert caplog.text == ""
 
 
@@ -232,8 +234,8 @@ async def test_what_is_due_when_it_is_removed_is_not_polled(caplog: pytest.LogCa
                 for _ in range(steps):
                     await asyncio.sleep(0)
                 await served.poller.configure([])
-                assert served.store.states() == []
-                assert 'source="a"' not in served.telemetry.render(Format.CLASSIC).decode()
+                assert served.store.view().states == ()
+                assert 'source="a"' not in served.telemetry.render(served.store.view(), Format.CLASSIC).decode()
     assert caplog.text == ""
 
 
@@ -248,10 +250,10 @@ async def test_an_end_in_the_middle_of_a_reload_is_the_end(caplog: pytest.LogCap
                 for _ in range(steps):
                     await asyncio.sleep(0)
                 await served.poller.stop()
-                states, requests = served.store.states(), len(upstream.requests)
+                states, requests = served.store.view().states, len(upstream.requests)
                 await reload
                 await served.poller.configure(before)
-                assert served.store.states() == states
+                assert served.store.view().states == states
                 assert len(upstream.requests) == requests
     assert caplog.text == ""
 
@@ -263,16 +265,16 @@ async def test_a_source_that_can_not_be_built_changes_nothing(tmp_path: Path) ->
         before = [source("a", upstream, interval="5s"), source("b", upstream, interval="5s")]
         async with polling(*before) as served:
             await until(lambda: served.slots() == {"a": 2, "b": 2})
-            states = served.store.states()
+            states = served.store.view().states
             tls = {"ca_file": str(certificates)}
             broken = source("b", upstream, url="https://127.0.0.1:1", tls_config=tls)
             certificates.unlink()
             with pytest.raises(OSError, match="No such file"):
                 await served.poller.configure([source("new", upstream), broken])
-            assert served.store.states() == states
+            assert served.store.view().states == states
             assert served.poller.next_poll("a")
             await served.poller.configure(before)
-            assert served.store.states() == states
+            assert served.store.view().states == states
 
 
 # --- The command, while it is scraped.

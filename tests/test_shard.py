@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from exporter import demo
 from exporter.clock import Clock
 from exporter.config import Config
-from exporter.metrics.exposition import Body
+from exporter.metrics.body import Body
 from exporter.metrics.text import Format
 from exporter.polling.poller import Poller
-from exporter.polling.store import SourceState, Store
+from exporter.polling.store import Store, View
 from exporter.polling.telemetry import Telemetry
 from exporter.shard import WHOLE, Shard
 from exporter.sources.base import SourceConfig
@@ -69,24 +69,23 @@ def test_a_name_is_more_than_its_letters() -> None:
 class Polled:
     """What one exporter has after one poll of each of its sources."""
 
-    def __init__(self, states: Sequence[SourceState], telemetry: Telemetry) -> None:
-        self.states = {state.name: state for state in states}
-        live = [state.published.rendered for state in states if state.published]
-        self.observed = series(b"".join(Body(live, Format.CLASSIC).plain(b"")).decode())
-        self.own = series(telemetry.render(Format.CLASSIC).decode())
+    def __init__(self, view: View, telemetry: Telemetry) -> None:
+        self.states = {state.name: state for state in view.states}
+        self.observed = series(b"".join(Body(view.live.values(), Format.CLASSIC).plain(b"")).decode())
+        self.own = series(telemetry.render(view, Format.CLASSIC).decode())
         self.requests = telemetry.requests
 
 
 async def polled(configs: Sequence[SourceConfig], shard: Shard = WHOLE) -> Polled:
     clock = Clock()
     store = Store(clock)
-    telemetry = Telemetry(store, clock)
+    telemetry = Telemetry(clock)
     poller = Poller(store, telemetry, clock, shard)
     await poller.configure(configs)
     try:
-        for state in store.states():
+        for state in store.view().states:
             await poller.poll(state.name)
-        return Polled(store.states(), telemetry)
+        return Polled(store.view(), telemetry)
     finally:
         await poller.stop()
 
@@ -155,15 +154,15 @@ async def test_a_reload_keeps_what_a_shard_has(prefect_server: PrefectServer) ->
     settings = {"system": "prefect", "name": "prefect", "url": prefect_server.api_url}
     clock = Clock()
     store = Store(clock)
-    poller = Poller(store, Telemetry(store, clock), clock, Shard(1, 2))
+    poller = Poller(store, Telemetry(clock), clock, Shard(1, 2))
     await poller.configure(Config.model_validate({"sources": [settings]}).sources)
     try:
         await poller.poll("prefect")
-        before = store.states()
+        before = store.view().states
         assert before[0].published
         await poller.configure(Config.model_validate({"sources": [settings]}).sources)
-        assert store.states() == before
+        assert store.view().states == before
         await poller.configure(Config.model_validate({"sources": [settings | {"interval": "20s"}]}).sources)
-        assert store.states() != before
+        assert store.view().states != before
     finally:
         await poller.stop()

@@ -41,10 +41,10 @@ def test_a_series_that_is_left_over_is_seen() -> None:
         rendered = render(snapshot, source="p", system="prefect", max_series=10_000)
         store.poll_ended("p", Succeeded(Published(snapshot, rendered, 0.0, math.inf), 0.1))
         if not more and not less:
-            soak.compare(number, store.states())
+            soak.compare(number, store.view().states)
         else:
             with pytest.raises(AssertionError):
-                soak.compare(number, store.states())
+                soak.compare(number, store.view().states)
 
 
 def test_scrapes_that_prometheus_would_give_up_are_seen() -> None:

@@ -48,7 +48,7 @@ def published(time: Time, snapshot: Snapshot = COMPLETE, lives: float = 90) -> P
 
 
 def only(store: Store) -> SourceState:
-    (state,) = store.states()
+    (state,) = store.view().states
     return state
 
 
@@ -141,7 +141,7 @@ def test_an_expired_snapshot_never_comes_back(store: Store, time: Time) -> None:
     store.poll_ended("a", Succeeded(published(time), 2))
     time.seconds = 90
     assert only(store).published is None
-    time.seconds = 89
+    store.prolong("a", 60)
     assert only(store).published is None
     fresh = published(time)
     store.poll_ended("a", Succeeded(fresh, 2))
@@ -164,22 +164,72 @@ def test_each_source_is_by_itself_and_in_order(store: Store, time: Time) -> None
     store.poll_ended("b", Succeeded(published(time, lives=20), 1))
     store.poll_ended("a", Failed(TIMEOUT, 1))
     time.seconds = 15
-    states = store.states()
+    states = store.view().states
     assert [(state.name, state.system, state.up, bool(state.published)) for state in states] == [
         ("a", "prefect", False, False),
         ("c", "cloro", True, False),
         ("b", "cloro", True, True),
     ]
     store.remove("c")
-    assert [state.name for state in store.states()] == ["a", "b"]
+    assert [state.name for state in store.view().states] == ["a", "b"]
     store.add("c", "prefect")
-    assert asdict(store.states()[-1]) == asdict(SourceState("c", "prefect", since=1_000_015))
+    assert asdict(store.view().states[-1]) == asdict(SourceState("c", "prefect", since=1_000_015))
 
 
-def test_a_list_of_states_does_not_change(store: Store, time: Time) -> None:
-    (before,) = first = store.states()
+def test_a_view_does_not_change(store: Store, time: Time) -> None:
+    (before,) = first = store.view().states
     store.poll_ended("a", Succeeded(published(time), 1))
     assert only(store) is not before
     store.remove("a")
-    assert first == [before]
+    assert first == (before,)
     assert before.published is None
+
+
+def test_a_view_is_of_one_moment(store: Store, time: Time) -> None:
+    store.poll_ended("a", Succeeded(published(time, lives=10), 1))
+    before = store.view()
+    time.seconds = 10
+    after = store.view()
+    assert (before.now, len(before.live)) == (1_000_000, 1)
+    assert (after.now, len(after.live)) == (1_000_010, 0)
+    assert store.view().states[0].last_success == 1_000_000
+
+
+def test_a_snapshot_that_has_expired_is_given_up_when_a_poll_fails(store: Store, time: Time) -> None:
+    store.poll_ended("a", Succeeded(published(time), 1))
+    time.seconds = 90
+    store.poll_ended("a", Failed(TIMEOUT, 1))
+    assert store.state("a").published is None
+
+
+def test_ready_is_when_every_source_was_polled_and_from_then_on(store: Store, time: Time) -> None:
+    store.add("b", "cloro")
+    store.configured()
+    ready = [store.view().is_ready]
+    store.poll_ended("a", Succeeded(published(time), 1))
+    ready.append(store.view().is_ready)
+    store.poll_ended("b", Failed(TIMEOUT, 1))
+    ready.append(store.view().is_ready)
+    store.add("c", "cloro")
+    store.configured()
+    ready.append(store.view().is_ready)
+    assert ready == [False, False, True, True]
+
+
+def test_ready_without_sources_and_when_those_that_were_not_polled_are_gone(time: Time) -> None:
+    empty = Store(time.clock)
+    assert not empty.view().is_ready
+    empty.configured()
+    empty.add("a", "prefect")
+    empty.configured()
+    assert empty.view().is_ready
+    waiting = Store(time.clock)
+    waiting.add("a", "prefect")
+    waiting.configured()
+    waiting.remove("a")
+    waiting.add("b", "prefect")
+    waiting.configured()
+    assert not waiting.view().is_ready
+    waiting.remove("b")
+    waiting.configured()
+    assert waiting.view().is_ready

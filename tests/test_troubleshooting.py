@@ -89,7 +89,7 @@ async def logged(fault: FailureReason) -> dict[str, Any]:
     """What is logged of a poll of an upstream with this fault, as if that were Prefect at `prefect.example.com`."""
     clock = Clock()
     store = Store(clock)
-    poller = Poller(store, Telemetry(store, clock), clock)
+    poller = Poller(store, Telemetry(clock), clock)
     kind = Faulty if fault == "internal" else PrefectConfig
     async with FAULTS[fault]() as url:
         timeout = "900ms" if fault == "timeout" else "20s"

@@ -124,12 +124,12 @@ async def test_an_id_is_of_the_request_that_failed() -> None:
 
 
 @asynccontextmanager
-async def polling(*configs: SourceConfig) -> AsyncIterator[tuple[Poller, Telemetry]]:
+async def polling(*configs: SourceConfig) -> AsyncIterator[tuple[Poller, Store, Telemetry]]:
     store = Store(Clock())
-    telemetry = Telemetry(store, Clock())
+    telemetry = Telemetry(Clock())
     poller = Poller(store, telemetry, Clock())
     await poller.configure(configs)
-    yield poller, telemetry
+    yield poller, store, telemetry
     await poller.stop()
 
 
@@ -145,7 +145,7 @@ async def test_the_same_trouble_is_logged_once_whatever_its_id() -> None:
 
     async with serve(fail) as upstream:
         for system in SYSTEMS:
-            async with polling(config(system, upstream)) as (poller, _):
+            async with polling(config(system, upstream)) as (poller, *_):
                 with capture_logs() as logs:
                     for _ in range(3):
                         await poller.poll("s")
@@ -155,9 +155,9 @@ async def test_the_same_trouble_is_logged_once_whatever_its_id() -> None:
             assert all("(X-Request-ID id-" in line["error"] for line in logs)
 
 
-def published(telemetry: Telemetry) -> dict[str, float]:
+def published(store: Store, telemetry: Telemetry) -> dict[str, float]:
     begin = "concurrency_exporter_upstream_"
-    lines = telemetry.render(Format.CLASSIC).decode().splitlines()
+    lines = telemetry.render(store.view(), Format.CLASSIC).decode().splitlines()
     dates = [line.removeprefix(begin).split("{") for line in lines if line.startswith(begin) and "timestamp" in line]
     return {name.removesuffix("_timestamp_seconds"): float(rest.split(" ")[1]) for name, rest in dates}
 
@@ -187,10 +187,10 @@ def published(telemetry: Telemetry) -> dict[str, float]:
 async def test_a_date_of_deprecation_is_a_structured_one(header: str, expected: float | None) -> None:
     async with (
         serve(lambda _: answer(PUBLISHED, 200, {"Deprecation": header})) as upstream,
-        polling(config("cloro", upstream)) as (poller, telemetry),
+        polling(config("cloro", upstream)) as (poller, store, telemetry),
     ):
         await poller.poll("s")
-        assert published(telemetry) == ({} if expected is None else {"deprecation": expected})
+        assert published(store, telemetry) == ({} if expected is None else {"deprecation": expected})
 
 
 @pytest.mark.parametrize(
@@ -211,10 +211,10 @@ async def test_a_date_of_deprecation_is_a_structured_one(header: str, expected: 
 async def test_a_sunset_is_a_date_of_http(header: str, expected: float | None) -> None:
     async with (
         serve(lambda _: answer(PUBLISHED, 200, {"Sunset": header})) as upstream,
-        polling(config("cloro", upstream)) as (poller, telemetry),
+        polling(config("cloro", upstream)) as (poller, store, telemetry),
     ):
         await poller.poll("s")
-        assert published(telemetry) == ({} if expected is None else {"sunset": expected})
+        assert published(store, telemetry) == ({} if expected is None else {"sunset": expected})
 
 
 async def test_an_end_that_is_announced_is_logged_once_and_published_until_it_is_withdrawn() -> None:
@@ -227,18 +227,18 @@ async def test_an_end_that_is_announced_is_logged_once_and_published_until_it_is
     status = 200
     async with (
         serve(lambda _: answer(PUBLISHED, status, headers)) as upstream,
-        polling(config("cloro", upstream)) as (poller, telemetry),
+        polling(config("cloro", upstream)) as (poller, store, telemetry),
     ):
         with capture_logs() as logs:
             for _ in range(3):
                 await poller.poll("s")
-            assert published(telemetry) == {"deprecation": FIRST, "sunset": SECOND}
+            assert published(store, telemetry) == {"deprecation": FIRST, "sunset": SECOND}
             # A proxy's error page says nothing of it, and a reload changes nothing.
             status, headers = 502, {}
             await poller.poll("s")
             await poller.configure([config("cloro", upstream, interval="60s")])
             await poller.poll("s")
-            assert published(telemetry) == {"deprecation": FIRST, "sunset": SECOND}
+            assert published(store, telemetry) == {"deprecation": FIRST, "sunset": SECOND}
             status, headers = 200, both | {"Link": "<https://elsewhere.example.com>; rel=deprecation"}
             await poller.poll("s")
         announced = [line for line in logs if line["event"] == "upstream deprecates endpoints that are read"]
@@ -260,16 +260,16 @@ async def test_an_end_that_is_announced_is_logged_once_and_published_until_it_is
         headers = {}
         with capture_logs() as logs:
             await poller.poll("s")
-        assert (published(telemetry), logs) == ({}, [])
+        assert (published(store, telemetry), logs) == ({}, [])
 
 
 async def test_an_error_announces_too() -> None:
     async with (
         serve(lambda _: answer({}, 410, {"Sunset": "Fri, 01 Jan 2027 00:00:00 GMT"})) as upstream,
-        polling(config("cloro", upstream)) as (poller, telemetry),
+        polling(config("cloro", upstream)) as (poller, store, telemetry),
     ):
         await poller.poll("s")
-        assert published(telemetry) == {"sunset": FIRST}
+        assert published(store, telemetry) == {"sunset": FIRST}
 
 
 async def test_of_several_routes_the_earliest_counts() -> None:
@@ -282,10 +282,10 @@ async def test_of_several_routes_the_earliest_counts() -> None:
 
     async with (
         serve(next_answer) as upstream,
-        polling(config("prefect", upstream)) as (poller, telemetry),
+        polling(config("prefect", upstream)) as (poller, store, telemetry),
     ):
         with capture_logs() as logs:
             for _ in range(3):
                 await poller.poll("s")
-        assert published(telemetry) == {"deprecation": FIRST}
+        assert published(store, telemetry) == {"deprecation": FIRST}
         assert [line["endpoints"] for line in logs if "endpoints" in line] == ["/admin/version,/work_pools/filter"]

@@ -16,14 +16,16 @@ from starlette.types import ASGIApp
 
 from exporter import __version__
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, render
+from exporter.metrics.body import Body
+from exporter.metrics.exposition import render
 from exporter.model import FAILURE_REASONS, OUTCOMES, Pool, Queue, RateLimit, Snapshot, Unreadable
 from exporter.polling.outcome import Failed, Failure, Published, Succeeded
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.shard import Shard
 from exporter.web.guard import Guard
-from exporter.web.routes import Reload, application
+from exporter.web.management import Reload
+from exporter.web.routes import application
 from exporter.web.server import Server, listen
 from tests.harness.exporter import series
 
@@ -59,8 +61,8 @@ class Exporter:
     def __post_init__(self) -> None:
         self.clock = Clock(now=lambda: 1_700_000_000 + self.seconds, monotonic=lambda: self.seconds)
         self.store = Store(self.clock)
-        self.telemetry = Telemetry(self.store, self.clock)
-        self.application = Guard(application(self.store, self.telemetry, self.clock, self.reload), None, self.clock)
+        self.telemetry = Telemetry(self.clock)
+        self.application = Guard(application(self.store, self.telemetry, self.reload), None, self.clock)
 
     def add(self, name: str = "prod") -> None:
         self.store.add(name, "prefect")
@@ -408,9 +410,12 @@ SECURE = {
 
 
 async def test_an_error_of_ours_has_the_headers_too() -> None:
-    exporter = Exporter()
-    exporter.telemetry.render = None  # type: ignore[assignment,method-assign]
-    transport = httpx.ASGITransport(exporter.application, raise_app_exceptions=False)
+    def broken() -> float:
+        raise RuntimeError
+
+    clock = Clock(now=broken)
+    failing = Guard(application(Store(clock), Telemetry(clock)), None, clock)
+    transport = httpx.ASGITransport(failing, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://exporter") as client:
         answer = await client.get("/metrics")
     assert (answer.status_code, answer.text) == (500, "Internal Server Error")

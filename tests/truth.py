@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from exporter.metrics.exposition import Body, render
+from exporter.metrics.body import Body
+from exporter.metrics.exposition import render
 from exporter.metrics.text import Format
 from exporter.shard import WHOLE
 from exporter.sources.base import Source

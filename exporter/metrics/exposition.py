@@ -1,14 +1,12 @@
-"""A snapshot turned into exposition text, as much of it as its source may add, and the texts of all sources joined."""
+"""A snapshot turned into exposition text: as much of it as its source may add."""
 
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate, chain
 
 from exporter.metrics.family import Family, Sample
 from exporter.metrics.observed import OBSERVED, limit_samples, pool_samples, queue_samples
-from exporter.metrics.text import Block, Format, blocks, joined
+from exporter.metrics.text import Block, Format, blocks
 from exporter.model import Queue, Snapshot
 
 
@@ -104,39 +102,3 @@ def render(
     series = sum(thing.series for thing in kept)
     dropped = sum(thing.series for thing in things) - series
     return Rendered(text, series, dropped, tuple(thing.queue for thing in ranked if thing.queue))
-
-
-class Body:
-    """The ready part of a scrape's answer: the text of some snapshots, and the same compressed.
-
-    gzip is a stream. Its beginning is the same for all the scrapes between two polls, so it is compressed once, and a
-    scrape goes on from a copy of the compressor's state: an answer costs what its live end costs.
-    """
-
-    def __init__(self, rendered: Sequence[Rendered], format_: Format) -> None:
-        self._text = joined(block for one in rendered for block in one.blocks[format_])
-
-    def plain(self, end: bytes) -> tuple[bytes, bytes]:
-        """The whole answer, in two parts: the first is the same object for all scrapes."""
-        return self._text, end
-
-    def gzipped(self, end: bytes) -> tuple[bytes, bytes]:
-        """The same as one gzip member. Call `compress` before, off the event loop."""
-        compressed, compressor = self._compressed
-        rest = compressor.copy()
-        return compressed, rest.compress(end) + rest.flush()
-
-    @property
-    def is_compressed(self) -> bool:
-        """Whether `gzipped` has its work done."""
-        return "_compressed" in self.__dict__
-
-    def compress(self) -> None:
-        """Compress the ready part, unless that is done: tenths of a second for a text of many megabytes."""
-        _ = self._compressed
-
-    @cached_property
-    def _compressed(self) -> tuple[bytes, "zlib._Compress"]:
-        compressor = zlib.compressobj(level=6, wbits=zlib.MAX_WBITS | 16)
-        # The flush ends the bytes so far at a byte's boundary: what follows can be joined to them.
-        return compressor.compress(self._text) + compressor.flush(zlib.Z_SYNC_FLUSH), compressor

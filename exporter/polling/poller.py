@@ -75,6 +75,7 @@ class Poller:
             self._end(feed, new.get(feed.config.name))
         for feed in new.values():
             self._add(feed)
+        self._store.configured()
         for feed in ended:
             await feed.close()
 

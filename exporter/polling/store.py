@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import QueueKey
+from exporter.metrics.exposition import QueueKey, Rendered
 from exporter.model import FailureReason, Outcome, Part, RateLimit, Retirement
 from exporter.polling.outcome import Ended, Failure, Published, Succeeded
 from exporter.shard import WHOLE, Shard
@@ -47,12 +47,30 @@ class SourceState:
         return self.outcome in {"success", "partial"}
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known of every source at one moment. It does not change: a request is answered from one view."""
+
+    now: float
+    """The moment, in seconds since the epoch."""
+    states: tuple[SourceState, ...]
+    """The sources in the order in which they were added, without snapshots that have expired."""
+    is_ready: bool
+    """Whether there was a moment, since the start, at which every source that is configured had been polled."""
+
+    @property
+    def live(self) -> Mapping[str, Rendered]:
+        """The text of each snapshot that is served, by the name of its source."""
+        return {state.name: state.published.rendered for state in self.states if state.published}
+
+
 class Store:
     """States by the name of their source. Used on the event loop only."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._states: dict[str, SourceState] = {}
+        self._is_ready = False
 
     def knows(self, name: str) -> bool:
         """Whether there is a source of this name."""
@@ -66,15 +84,24 @@ class Store:
         """Forget a source, and with it all of its series."""
         del self._states[name]
 
+    def configured(self) -> None:
+        """The sources are those of the configuration now: all were added, and those that are gone were removed."""
+        self._see_whether_ready()
+
+    def _see_whether_ready(self) -> None:
+        # Once ready, always ready: a source that a reload adds must not take away those that are served.
+        self._is_ready = self._is_ready or all(state.outcome for state in self._states.values())
+
     def prolong(self, name: str, seconds: float) -> None:
-        """Serve the snapshot of a source for so much longer, or shorter."""
-        state = self._states[name]
+        """Serve the snapshot of a source for so much longer, or shorter; one that has expired does not come back."""
+        state = self._now(name)
         if published := state.published:
-            self._states[name] = replace(state, published=replace(published, expires=published.expires + seconds))
+            state = replace(state, published=replace(published, expires=published.expires + seconds))
+        self._states[name] = state
 
     def poll_ended(self, name: str, ended: Ended) -> None:
         """Keep what came of a poll, in one step. A good snapshot is served until it expires or a new one comes."""
-        state = self._states[name]
+        state = self._now(name)
         since = state.since if ended.outcome == state.outcome else self._clock.now()
         announced = {**state.retirements, **ended.announced}
         state = replace(
@@ -99,6 +126,7 @@ class Store:
             )
         else:
             self._states[name] = replace(state, failure=ended.failure, rate_limit=ended.rate_limit, left_out=())
+        self._see_whether_ready()
 
     def state(self, name: str) -> SourceState:
         """Return the state of one source, with its snapshot even if that has expired."""
@@ -106,12 +134,18 @@ class Store:
 
     def serves(self, name: str) -> bool:
         """Whether a source has a snapshot that is fresh enough to serve."""
-        published = self._states[name].published
-        return published is not None and published.expires > self._clock.monotonic()
+        return self._now(name).published is not None
 
-    def states(self) -> list[SourceState]:
-        """Every source as it is now, in the order in which they were added; snapshots that have expired are dropped."""
-        for name, state in self._states.items():
-            if state.published and not self.serves(name):
-                self._states[name] = replace(state, published=None)
-        return list(self._states.values())
+    def view(self) -> View:
+        """Return what is known now."""
+        moment = self._clock.monotonic()
+        states = tuple(_fresh(state, moment) for state in self._states.values())
+        return View(self._clock.now(), states, self._is_ready)
+
+    def _now(self, name: str) -> SourceState:
+        return _fresh(self._states[name], self._clock.monotonic())
+
+
+def _fresh(state: SourceState, moment: float) -> SourceState:
+    """Return the state without its snapshot if that has expired by then, on the monotonic clock."""
+    return replace(state, published=None) if state.published and state.published.expires <= moment else state

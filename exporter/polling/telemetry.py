@@ -14,15 +14,14 @@ from exporter.metrics import own
 from exporter.metrics.family import Distribution, Family, Sample
 from exporter.metrics.text import Format, blocks, joined, of_collector
 from exporter.model import FAILURE_REASONS, OUTCOMES, FailureReason, Outcome, first_of
-from exporter.polling.store import SourceState, Store
+from exporter.polling.store import SourceState, View
 
 
 class Telemetry:
-    """Counts what the poller does, and renders it together with what the store holds."""
+    """Counts what the poller does, and renders that together with what a view of the store holds."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._store = store
         self._counts: dict[str, _Counts] = {}
         self._config_good = self._web_config_good = True
         self._config_successful = False
@@ -77,13 +76,13 @@ class Telemetry:
         counts = self._counts.get(source)
         return counts.requests.total() if counts else 0
 
-    def render(self, format_: Format, source: str | None = None) -> bytes:
-        """All of these metrics, now, as text that ends a scrape's answer; or those with this label `source`.
+    def render(self, view: View, format_: Format, source: str | None = None) -> bytes:
+        """Return all of these metrics as the text that ends a scrape's answer; or those with this label `source`.
 
         An empty one selects, as in PromQL, those without the label: of the process, and of the exporter as a whole.
         """
         samples: dict[Family, list[Sample]] = {family: [] for family in own.OWN}
-        for sample in self._samples(source):
+        for sample in self._samples(view, source):
             samples[sample.family].append(sample)
         text = joined(
             block
@@ -95,7 +94,7 @@ class Telemetry:
         process = b"" if source else of_collector(self._process, format_)
         return text + process + format_.value
 
-    def _samples(self, source: str | None) -> Iterator[Sample]:
+    def _samples(self, view: View, source: str | None) -> Iterator[Sample]:
         if not source:
             yield self._build
             yield own.CONFIG_RELOAD_SUCCESSFUL.sample(self._config_successful)
@@ -103,7 +102,7 @@ class Telemetry:
         for name, counts in self._counts.items():
             if source in {None, name}:
                 yield from counts.samples()
-        for state in self._store.states():
+        for state in view.states:
             if source in {None, state.name}:
                 yield from _state_samples(state)
 

@@ -17,11 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families as classic
 
 from exporter import config, logs
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body
+from exporter.metrics.body import Body
 from exporter.metrics.text import Format
 from exporter.model import FAILURE_REASONS
 from exporter.polling.poller import Poller
-from exporter.polling.store import SourceState, Store
+from exporter.polling.store import SourceState, Store, View
 from exporter.polling.telemetry import Telemetry
 from exporter.settings.reader import ConfigError
 from exporter.sources import SYSTEMS
@@ -76,7 +76,7 @@ class _Exporter:
     def __init__(self) -> None:
         self.clock = Clock()
         self.store = Store(self.clock)
-        self.telemetry = Telemetry(self.store, self.clock)
+        self.telemetry = Telemetry(self.clock)
         self.poller = Poller(self.store, self.telemetry, self.clock)
 
 
@@ -117,9 +117,10 @@ async def polls(system: str, changed: dict[str, bytes], *, thorough: bool) -> So
         with network(replying(changed)):
             for _ in range(2 if thorough else 1):
                 await exporter.poller.poll(NAME)
-                (state,) = exporter.store.states()
+                view = exporter.store.view()
+                (state,) = view.states
                 _outcome_is_known(state)
-                _published(state, exporter.telemetry, thorough=thorough)
+                _published(view, exporter.telemetry, thorough=thorough)
         if thorough:
             await _page(exporter)
     finally:
@@ -140,14 +141,14 @@ def _outcome_is_known(state: SourceState) -> None:
     assert set(reasons) <= set(FAILURE_REASONS) - {"internal"}, state.failure
 
 
-def _published(state: SourceState, telemetry: Telemetry, *, thorough: bool) -> None:
-    live = [state.published.rendered] if state.published else []
+def _published(view: View, telemetry: Telemetry, *, thorough: bool) -> None:
+    live = view.live.values()
     for format_ in Format:
         body = Body(live, format_)
         observed = strict.check(b"".join(body.plain(format_.value)), format_)
         assert len(observed) == sum(one.series for one in live)
         if thorough:
-            text = b"".join(body.plain(telemetry.render(format_)))
+            text = b"".join(body.plain(telemetry.render(view, format_)))
             series = strict.check(text, format_)
             read = openmetrics if format_ is Format.OPENMETRICS else classic
             theirs = {
@@ -159,7 +160,7 @@ def _published(state: SourceState, telemetry: Telemetry, *, thorough: bool) -> N
 
 
 async def _page(exporter: _Exporter) -> None:
-    app = application(exporter.store, exporter.telemetry, exporter.clock)
+    app = application(exporter.store, exporter.telemetry)
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -230,11 +231,11 @@ class _Server:
         clock = Clock()
         store = Store(clock)
         store.add(NAME, "prefect")
-        telemetry = Telemetry(store, clock)
+        telemetry = Telemetry(clock)
         telemetry.add(NAME, "prefect")
         self._listener = listen("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
-        self._server = Server(application(store, telemetry, clock), graceful_seconds=1)
+        self._server = Server(application(store, telemetry), graceful_seconds=1)
 
     async def start(self) -> None:
         """Serve for as long as the loop lasts."""

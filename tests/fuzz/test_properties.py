@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from exporter import config
-from exporter.metrics.exposition import Body
+from exporter.metrics.body import Body
 from exporter.metrics.text import Format
 from exporter.polling.store import SourceState
 from exporter.sources import SYSTEMS
@@ -265,9 +265,9 @@ def test_any_bytes_over_a_real_socket() -> None:
                 await exporter.poller.configure([SYSTEMS[system].model_validate(targets.SETTINGS[system] | base)])
                 try:
                     await exporter.poller.poll("s")
-                    (state,) = exporter.store.states()
-                    targets._outcome_is_known(state)
-                    targets._published(state, exporter.telemetry, thorough=True)
+                    view = exporter.store.view()
+                    targets._outcome_is_known(*view.states)
+                    targets._published(view, exporter.telemetry, thorough=True)
                 finally:
                     await exporter.poller.configure([])
 

@@ -15,7 +15,8 @@ from typing import Any, Final
 import promql_parser
 
 from exporter.clock import Clock
-from exporter.metrics.exposition import Body, render
+from exporter.metrics.body import Body
+from exporter.metrics.exposition import render
 from exporter.metrics.text import Format
 from exporter.model import Snapshot
 from exporter.polling.outcome import Published, Succeeded
@@ -76,10 +77,10 @@ def _scrapes(moments: Iterable[float], at: Callable[[float], Sources]) -> Iterat
     moment = 0.0
     clock = Clock(now=lambda: moment, monotonic=lambda: moment)
     store = Store(clock)
-    telemetry = Telemetry(store, clock)
+    telemetry = Telemetry(clock)
     for moment in moments:
         for (name, system), snapshot in at(moment).items():
-            if name not in {state.name for state in store.states()}:
+            if name not in {state.name for state in store.view().states}:
                 store.add(name, system)
                 telemetry.add(name, system)
                 telemetry.config_read(success=True)
@@ -87,8 +88,10 @@ def _scrapes(moments: Iterable[float], at: Callable[[float], Sources]) -> Iterat
             store.poll_ended(name, Succeeded(Published(snapshot, rendered, moment - 5, moment + STEP), 0.3))
             telemetry.request_sent(name, "/flow_runs/filter" if system == "prefect" else "/v1/async/status", "200")
             telemetry.poll_ended(name, "success", 0.3, set())
-        live = [state.published.rendered for state in store.states() if state.published]
-        text = b"".join(Body(live, Format.OPENMETRICS).plain(telemetry.render(Format.OPENMETRICS))).decode()
+        view = store.view()
+        text = b"".join(
+            Body(view.live.values(), Format.OPENMETRICS).plain(telemetry.render(view, Format.OPENMETRICS))
+        ).decode()
         samples = [line for line in text.splitlines() if not line.startswith("#")]
         samples += ["up 1", "scrape_duration_seconds 0.008", f"scrape_samples_scraped {len(samples)}"]
         yield from (_at(moment, line) for line in samples)

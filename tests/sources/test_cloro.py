@@ -174,33 +174,33 @@ async def test_rate_limit_headers(headers: Mapping[str, str], status: int, expec
         await source.close()
 
 
-def published(telemetry: Telemetry) -> list[str]:
-    lines = telemetry.render(Format.CLASSIC).decode().splitlines()
+def published(store: Store, telemetry: Telemetry) -> list[str]:
+    lines = telemetry.render(store.view(), Format.CLASSIC).decode().splitlines()
     return [line for line in lines if line.startswith("concurrency_exporter_upstream_ratelimit")]
 
 
 async def test_the_rate_limit_is_published_even_when_it_is_exceeded(cloro: tuple[Cloro, Upstream]) -> None:
     fake, upstream = cloro
     store = Store(Clock())
-    telemetry = Telemetry(store, Clock())
+    telemetry = Telemetry(Clock())
     poller = Poller(store, telemetry, Clock())
     await poller.configure([config(upstream)])
-    assert published(telemetry) == []
+    assert published(store, telemetry) == []
     await poller.poll("c")
-    assert published(telemetry) == [
+    assert published(store, telemetry) == [
         'concurrency_exporter_upstream_ratelimit_limit{source="c",system="cloro"} 1000.0',
         'concurrency_exporter_upstream_ratelimit_remaining{source="c",system="cloro"} 999.0',
     ]
     fake.remaining, fake.limit = 1, 500
     fake.refusal = (429, error("RATE_LIMITED", "slow down"), {"Retry-After": "1"})
     await poller.poll("c")
-    assert published(telemetry) == [
+    assert published(store, telemetry) == [
         'concurrency_exporter_upstream_ratelimit_limit{source="c",system="cloro"} 500.0',
         'concurrency_exporter_upstream_ratelimit_remaining{source="c",system="cloro"} 0.0',
     ]
     upstream.answer = lambda _: answer(PUBLISHED)
     await poller.poll("c")
-    assert published(telemetry) == []
+    assert published(store, telemetry) == []
     await poller.stop()
 
 
@@ -227,11 +227,11 @@ async def test_a_breach_of_the_contract_is_named(
     fake, upstream = cloro
     fake.status = PUBLISHED | changed
     store = Store(Clock())
-    poller = Poller(store, Telemetry(store, Clock()), Clock())
+    poller = Poller(store, Telemetry(Clock()), Clock())
     await poller.configure([config(upstream)])
     await poller.poll("c")
     await poller.stop()
-    (state,) = store.states()
+    (state,) = store.view().states
     assert state.failure
     assert state.failure.reason == "contract"
     assert f"GET {upstream.url}/v1/async/status: contract broken at " in state.failure.message

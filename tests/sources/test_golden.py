@@ -17,7 +17,8 @@ from typing import Any, Final
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from exporter.metrics.exposition import Body, Rendered, render
+from exporter.metrics.body import Body
+from exporter.metrics.exposition import Rendered, render
 from exporter.metrics.text import Format
 from exporter.shard import WHOLE
 from exporter.sources import SYSTEMS
