@@ -49,7 +49,7 @@ PROGRAMS: Final = (
     "sort",
     "wc",
 )
-"""What a block may run as it is, beside `promtool` and `amtool`."""
+"""What a block may run as it is, beside `promtool`, `amtool` and `jq`."""
 NOT_RUN: Final = ("docker", "git", "helm", "install", "kubectl", "pip", "pipx", "systemctl")
 """What can't be run here, or is by other tests; the files that it names have to exist."""
 
@@ -224,7 +224,7 @@ def scratch_of(document: Path, folder: Path, ports: dict[str, str]) -> Iterator[
         (programs / name).symlink_to(str(shutil.which(name)))
     for name in NOT_RUN:
         (programs / name).symlink_to(COMMANDS / "names-what-exists")
-    for name in ("promtool", "amtool"):
+    for name in ("promtool", "amtool", "jq"):
         if any(name in block.text for block in blocks(document) if block.language == "sh"):
             (programs / name).symlink_to(program(name))
     env = {
@@ -236,6 +236,8 @@ def scratch_of(document: Path, folder: Path, ports: dict[str, str]) -> Iterator[
         "EXPORTER": str(Path(sys.executable).parent / "concurrency-exporter"),
         "MAKE_PROGRAM": str(shutil.which("make")),
     }
+    if "4200" in ports:
+        env["PREFECT_API_URL"] = f"http://localhost:{ports['4200']}/api"
     (folder / "exporter.log").touch()
     own = document.parent.relative_to(ROOT) if document.is_relative_to(ROOT) else Path()
     try:
@@ -251,7 +253,7 @@ async def servers(document: Path, folder: Path) -> AsyncIterator[dict[str, str]]
     text = "".join(block.text for block in blocks(document))
     ports = {"10099": str(free_port())}
     async with AsyncExitStack() as stack:
-        if ":4200/" in text:
+        if ":4200/" in text or "$PREFECT_API_URL" in text:
             upstreams = await stack.enter_async_context(demo.serve())
             (ports["4200"],) = re.findall(r":(\d+)/", upstreams.prefect_url)
         if "localhost:9093" in text:

@@ -23,6 +23,7 @@ _ON_PATH = {
     "amtool": (("amtool",), "apt install prometheus-alertmanager"),
     "slowhttptest": (("slowhttptest",), "apt install slowhttptest"),
     "vmalert": (("vmalert",), "apt install victoria-metrics"),
+    "jq": (("jq",), "apt install jq"),
 }
 
 
