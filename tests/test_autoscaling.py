@@ -112,10 +112,10 @@ def test_they_ask_for_as_many_workers_as_there_are_slots_for(
             for pool, workers in expected.items():
                 ((_, value),) = server.wait_for(of_pool(query, "prefect", pool))
                 assert ceil(value) == workers, pool
-            limits = server.wait_for('concurrency_pool_slot_limit{source="prefect-demo"}')
-            for labels, limit in limits:
+            # A pool has more workers at work than slots while some of its runs are being cancelled.
+            for labels, _ in server.wait_for('concurrency_pool_slot_limit{source="prefect-demo"}'):
                 ((_, value),) = server.wait_for(of_pool(query, "prefect-demo", labels["pool"]))
-                assert 0 <= value <= limit
+                assert value >= 0
             assert server.query(of_pool(query, "prefect", "no such pool")) == []
 
         # The exporter dies, and its data with it: there is no answer, which is not the answer 0.

@@ -61,6 +61,8 @@ EQUIVALENT: Final = {
     "ConcurrencyNearLimit: [3600s] → [4320s]": "how long a gap in the history does no harm: more is no fault",
     "concurrency:startable_tasks:sum: < → <=": "the lesser of two that are equal is either",
     "concurrency:wanted_slots:sum: concurrency:startable_tasks:sum without resource": "queues have a label more",
+    "concurrency:startable_tasks:sum: concurrency:active_slots:max without resource": "a pool with its own has those",
+    "concurrency:slot_demand:p75_1d: 1 → 1.25": "slots are whole",
     "ConcurrencyNearLimit: for: 30m → 1440s": "its tests are of days, and look every ten minutes",
 }
 """Mutants that no test can catch, and why."""
