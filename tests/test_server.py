@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from exporter.web.connection import Limits
 from exporter.web.server import Server, listen
 from tests.harness.process import PATIENCE
 
@@ -63,7 +64,11 @@ async def test_nobody_says_for_another_what_he_has_asked_for(monkeypatch: pytest
     assert answer.text == "http 127.0.0.1"
 
 
-async def test_a_request_that_hangs_does_not_keep_the_server() -> None:
+@pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "cancelled"])
+async def test_a_request_that_hangs_does_not_keep_the_server(
+    caplog: pytest.LogCaptureFixture, *, stopped: bool
+) -> None:
+    """Its connection ends, and nothing is logged: it is no error of the application that we stop."""
     arrived = asyncio.Event()
 
     async def hangs(_: Request) -> Response:
@@ -77,9 +82,40 @@ async def test_a_request_that_hangs_does_not_keep_the_server() -> None:
     async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         answer = asyncio.create_task(client.get(f"http://127.0.0.1:{listener.getsockname()[1]}"))
         await arrived.wait()
+        if not stopped:
+            for request in server.server_state.tasks:
+                request.cancel()
+            with pytest.raises(httpx.TransportError):
+                await answer
         server.stop()
         await asyncio.wait_for(serving, PATIENCE)
-        await asyncio.wait([answer])
+        with pytest.raises(httpx.TransportError):
+            await answer
+    assert caplog.messages == []
+
+
+async def test_a_client_that_goes_while_its_body_is_read_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    arrived, ended = asyncio.Event(), asyncio.Event()
+
+    async def reads(request: Request) -> Response:
+        arrived.set()
+        try:
+            return PlainTextResponse(await request.body())
+        finally:
+            ended.set()
+
+    listener = listen("127.0.0.1", 0)
+    application = Starlette(routes=[Route("/", reads, methods=["POST"])])
+    server = Server(application, graceful_seconds=PATIENCE, limits=Limits(keeps_bodies=True))
+    serving = asyncio.create_task(server.serve([listener]))
+    _, writer = await asyncio.open_connection(*listener.getsockname())
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+    await arrived.wait()
+    writer.close()
+    await ended.wait()
+    server.stop()
+    await asyncio.wait_for(serving, PATIENCE)
+    assert caplog.messages == []
 
 
 def test_connections_do_not_wait_for_acknowledgements() -> None:

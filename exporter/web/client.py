@@ -1,6 +1,8 @@
-"""Which clients count as one where each gets a share."""
+"""The client of a request: with which others it counts as one where each gets a share, and when it has gone."""
 
 import ipaddress
+
+from starlette.types import Receive
 
 
 def network(host: str) -> str:
@@ -14,3 +16,9 @@ def network(host: str) -> str:
     if address.ipv4_mapped:
         return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+async def gone(receive: Receive) -> None:
+    """Wait until the client has gone. Nobody else asks for what it sends: no route has a use for a body."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
 from exporter.threads import in_thread
-from exporter.web.client import network
+from exporter.web.client import gone, network
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -86,11 +86,11 @@ class Passwords:
         """Wait until it may go on. Returns False where its client has gone before."""
         self._waiting.append(waiting)
         self._go_on()
-        gone = asyncio.ensure_future(_gone(receive))
+        has_gone = asyncio.ensure_future(gone(receive))
         try:
-            await asyncio.wait({waiting.turn, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({waiting.turn, has_gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            gone.cancel()
+            has_gone.cancel()
             if not waiting.turn.done():
                 self._waiting.remove(waiting)
         return waiting.turn.done()
@@ -132,12 +132,6 @@ def _remember(memory: dict[K, V], key: K, value: V, most: int) -> None:
     while len(memory) >= most:
         del memory[next(iter(memory))]
     memory[key] = value
-
-
-async def _gone(receive: Receive) -> None:
-    """Wait until the client has gone. Nobody else asks for what it sends: no route has a use for a body."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _is_right(password: bytes, hashed: bytes, greatest_cost: int) -> bool:

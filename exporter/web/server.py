@@ -12,14 +12,17 @@ from typing import Final
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter.web.answers import MAX_UNREAD_BYTES, in_pieces
+from exporter.web.client import gone
 from exporter.web.connection import LIMITS, READ_BYTES, Connection, Limits, Open
 
 log = structlog.get_logger()
 
 _RETRY_SECONDS: Final = 1.0
+_LOOK_AGAIN_SECONDS: Final = 0.05
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -50,7 +53,7 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                in_pieces(application),
+                _until_its_client_is_gone(in_pieces(application)),
                 http="h11",
                 ws="none",
                 lifespan="off",
@@ -88,10 +91,27 @@ class Server(uvicorn.Server):
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listening sockets, then the connections. Raises what has kept us from accepting, if anything."""
+        """Close the listening sockets, then the connections. Raises what has kept us from accepting, if anything.
+
+        uvicorn's own logs an error for each request that does not end in time, with a traceback.
+        """
         for task in (*self._accepting, *self._open.values()):
             task.cancel()
-        await super().shutdown(sockets)
+        for listener in sockets or []:
+            listener.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                while state.connections or state.tasks:  # noqa: ASYNC110  uvicorn has no event for it
+                    await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        for one in list(self._open):
+            one.end(HTTPStatus.SERVICE_UNAVAILABLE)
+        running = list(state.tasks)
+        for request in running:
+            request.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         for task in self._accepting:
             with suppress(asyncio.CancelledError):
                 await task
@@ -135,3 +155,21 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the command: several servers run in it, and each would take them from the others."""
         yield
+
+
+def _until_its_client_is_gone(application: ASGIApp) -> ASGIApp:
+    """The application, whose request ends without a word if its client has gone, or if it is cancelled at a stop.
+
+    uvicorn logs both as errors of the application, with a traceback.
+    """
+
+    async def until_gone(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await application(scope, receive, send)
+        except ClientDisconnect:
+            pass
+        except asyncio.CancelledError:
+            scope["state"]["end"](HTTPStatus.SERVICE_UNAVAILABLE)
+            await gone(receive)
+
+    return until_gone
