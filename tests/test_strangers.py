@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
+import itertools
 import re
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from exporter.web.connection import LIMITS
 from tests.harness.certificates import authority, certificate
 from tests.harness.cgroup import Group, memory
 from tests.harness.exporter import exporter
-from tests.harness.process import Process, accepts, free_port
+from tests.harness.process import PATIENCE, Process, accepts, free_port, running
 from tests.harness.programs import ROOT, program
 from tests.soak import child
 
@@ -27,8 +29,8 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 AUTH = ("prometheus", "secret")
 BASIC = b"Authorization: Basic " + base64.b64encode(":".join(AUTH).encode()) + b"\r\n"
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
-HANGS = 60
-"""Seconds after which nothing will come any more, however busy the machine is."""
+SCRAPER = "127.0.0.2"
+"""Where the scraper comes from."""
 
 
 def shipped_limit() -> int:
@@ -59,7 +61,7 @@ class Served:
 
     async def scrape(self) -> bytes:
         """One scrape on a connection of its own."""
-        async with httpx.AsyncClient(verify=self.tls, trust_env=False, timeout=HANGS) as client:
+        async with httpx.AsyncClient(verify=self.tls, trust_env=False, timeout=PATIENCE) as client:
             answer = await client.get(f"https://127.0.0.1:{self.port}/metrics", auth=AUTH)
         assert answer.status_code == 200
         return answer.content
@@ -163,7 +165,7 @@ async def test_slowhttptest_keeps_no_scraper_from_being_served(tmp_path: Path, m
             scrapes = 0
             try:
                 while attack.returncode is None or not scrapes:
-                    async with httpx.AsyncClient(trust_env=False, timeout=HANGS) as client:
+                    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
                         answer = await client.get(url)
                     assert answer.status_code == 200
                     assert "concurrency_exporter_build_info" in answer.text
@@ -175,3 +177,77 @@ async def test_slowhttptest_keeps_no_scraper_from_being_served(tmp_path: Path, m
                 await attack.wait()
         assert "TEST ENDED" in re.sub(r"\x1b\[[0-9;]*m", "", (tmp_path / "slowhttptest.log").read_text()).upper()
         assert running.process.exit_code is None
+
+
+@contextmanager
+def guarded(folder: Path, port: int) -> Iterator[Process]:
+    """The command on this port, behind a password whose check takes some 20 ms."""
+    hashed = bcrypt.hashpw(AUTH[1].encode(), bcrypt.gensalt(8)).decode()
+    (folder / "web.yml").write_text(f"basic_auth_users: {{{AUTH[0]}: '{hashed}', other: '{hashed}'}}\n")
+    flags = ("--demo", f"--web.listen-address=127.0.0.1:{port}", f"--web.config.file={folder / 'web.yml'}")
+    with running([sys.executable, "-m", "exporter", *flags], log=folder / "exporter.log") as process:
+        process.wait_until(accepts(port), what="it listens")
+        yield process
+
+
+def client(address: str) -> httpx.AsyncClient:
+    """One that comes from this address of loopback."""
+    transport = httpx.AsyncHTTPTransport(local_address=address, verify=False)
+    return httpx.AsyncClient(transport=transport, trust_env=False, timeout=PATIENCE)
+
+
+WHO: dict[str, Callable[[int], tuple[str, str]]] = {
+    "of-one-address": lambda number: ("127.0.0.1", AUTH[0]),  # noqa: ARG005
+    "of-an-address-each": lambda number: (f"127.0.1.{number + 1}", AUTH[0]),
+    "behind-the-same-proxy": lambda number: (SCRAPER, ("other", f"nobody {number}")[number % 2]),
+}
+"""Address and user name of each stranger."""
+
+
+@pytest.mark.parametrize(("who", "count"), [(who, 60 if who == "of-one-address" else 100) for who in WHO])
+async def test_wrong_passwords_keep_no_scraper_out_nor_after_a_restart(tmp_path: Path, who: str, count: int) -> None:
+    """It is let in at its first try, after a few checks of theirs, although they never pause."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/metrics"
+    answered: Counter[int] = Counter()
+
+    async def stranger(number: int) -> None:
+        address, name = WHO[who](number)
+        async with client(address) as strange:
+            for attempt in itertools.count():
+                try:
+                    answer = await strange.get(url, auth=(name, f"wrong {number} {attempt}"))
+                except httpx.TransportError:
+                    await asyncio.sleep(0.05)  # it is being restarted
+                else:
+                    answered[answer.status_code] += 1
+
+    async def scrape() -> int:
+        """Scrape on a new connection, and return how many wrong passwords were answered meanwhile."""
+        before = answered.total()
+        async with client(SCRAPER) as scraper:
+            answer = await scraper.get(url, auth=AUTH)
+        assert answer.status_code == 200
+        return answered.total() - before
+
+    async def so_many_are_answered() -> None:
+        until = answered.total() + count
+        async with asyncio.timeout(PATIENCE):
+            while answered.total() < until:  # noqa: ASYNC110  they count
+                await asyncio.sleep(0.05)
+
+    async with AsyncExitStack() as flood:
+        with guarded(tmp_path, port):
+            for number in range(count):
+                task = asyncio.create_task(stranger(number))
+                flood.callback(task.cancel)
+            await so_many_are_answered()
+            assert await scrape() < count / 2
+            async with client(SCRAPER) as probe:
+                assert (await probe.get(f"http://127.0.0.1:{port}/-/healthy")).status_code == 401
+        with guarded(tmp_path, port):
+            # Some may not have tried since the restart; each of those may come first, once.
+            assert await scrape() < 2 * count
+            await so_many_are_answered()
+            assert await scrape() < count / 2
+    assert set(answered) == {401}
