@@ -320,6 +320,8 @@ MISPLACED = [
     "sources:\n- {name: a, system: cloro, proxy_url: 'http://user:%(secret)s@x/?'}",
     "sources:\n- {name: a, system: cloro, interval: '%(secret)s', max_series: '%(secret)s'}",
     "sources:\n- {name: a, system: prefect, url: http://x, pools: {include: '(%(secret)s'}}",
+    "sources:\n- {name: a, system: prefect, url: http://x, pools: {include: '[%(secret)s'}}",
+    "sources:\n- {name: a, system: prefect, url: http://x, queues: {exclude: '(?P<%(secret)s'}}",
     "sources:\n- name: a\n  authorization:\n    credentials: '%(secret)s'\n   bad: indent",
     "sources:\n- name: a\n  authorization: {credentials: '%(secret)s', credentials: '%(secret)s'}",
     "sources:\n- name: a\n  authorization: {credentials: *%(secret)s}",

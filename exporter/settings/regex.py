@@ -7,7 +7,7 @@ from typing import Annotated, Final, Protocol
 import re2
 from pydantic import BeforeValidator, InstanceOf
 
-_QUOTED_CHARACTERS: Final = 100
+_SIGNS: Final = re.compile(r"\\[!-~]|[!-/:-@\[-`{-~]{1,4}")
 
 
 class _Compiled(Protocol):
@@ -50,11 +50,13 @@ class FullMatch:
 
 
 def _reason(error: Exception) -> str:
-    """RE2's own words in one line; they may end with the whole expression."""
+    """Return the reason that RE2 gives, without the part of the expression that it quotes: that may be all of it.
+
+    Signs of the syntax, and one escape sequence, can't be a secret that was put in the wrong place: they stay.
+    """
     (words,) = error.args
-    text: str = words.decode(errors="replace")
-    text = text if text.isprintable() else ascii(text)[1:-1]
-    return text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…"
+    reason, _, quoted = words.decode(errors="replace").partition(": ")
+    return f"{reason}: {quoted}" if _SIGNS.fullmatch(quoted) else reason
 
 
 def _regex(value: object) -> object:
