@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from structlog.testing import capture_logs
 from exporter.config import ABOUT, from_environment, load
 from exporter.settings.reader import ConfigError
 from tests.harness.programs import prefect_python
-from tests.harness.upstream import answer, serve, serving
+from tests.harness.upstream import Request, answer, serve, serving
 from tests.test_credentials import GOOD, polled, source
 from tests.test_faults import Exporter
 from tests.test_secrets import outcome
@@ -92,6 +93,59 @@ async def test_other_headers_are_another_upstreams_data() -> None:
             assert await exporter.observed()
             await exporter.change(http_headers={"X-Tenant": {"values": ["b"]}})
             assert not await exporter.observed()
+
+
+async def test_all_requests_of_a_poll_have_the_same_credentials(tmp_path: Path) -> None:
+    """Files are read once a poll, and not while it runs."""
+    key, token = tmp_path / "key", tmp_path / "token"
+    key.write_text("key 0")
+    token.write_text("token 0")
+
+    def rotate(request: Request) -> bytes:
+        number = len(upstream.requests)
+        key.write_text(f"key {number}")
+        token.write_text(f"token {number}")
+        return GOOD(request)  # type: ignore[return-value]
+
+    async with serve(rotate) as upstream:
+        settings = {
+            "authorization": {"credentials_file": str(key)},
+            "http_headers": {"X-Token": {"files": [str(token)]}},
+        }
+        async with Exporter("prefect", upstream.url, **settings) as exporter:
+            for _ in range(2):
+                before = len(upstream.requests)
+                await exporter.poll()
+                sent = {(got.headers["authorization"], got.headers["x-token"]) for got in upstream.requests[before:]}
+                assert sent == {(f"Bearer key {before}", f"token {before}")}
+                assert len(upstream.requests) >= before + 3
+
+
+@pytest.mark.parametrize("place", ["authorization", "http_headers", "oauth2"])
+async def test_a_file_that_can_not_be_read_to_its_end_stops_nothing_else(place: str, tmp_path: Path) -> None:
+    """As on a file server that does not answer; here a pipe that nobody writes to."""
+    file = tmp_path / "secret"
+    file.write_text("secret")
+    async with serve(lambda _: STATUS) as upstream:
+        settings: dict[str, Any] = {
+            "authorization": {"authorization": {"credentials_file": str(file)}},
+            "http_headers": {"http_headers": {"X-Token": {"files": [str(file)]}}},
+            "oauth2": {
+                "authorization": None,
+                "oauth2": {"client_id": "id", "client_secret_file": str(file), "token_url": f"{upstream.url}/token"},
+            },
+        }[place]
+        system = "prefect" if place == "oauth2" else "cloro"
+        times = {"interval": "1s", "timeout": "900ms", "stale_after": "1m"}
+        async with Exporter(system, upstream.url, **settings, **times) as exporter:
+            file.unlink()
+            os.mkfifo(file)
+            state = await exporter.poll()
+            with file.open("w"):  # ends the thread that reads it
+                pass
+            assert state.failure
+            assert state.failure.reason == "timeout"
+            assert not upstream.requests
 
 
 @pytest.mark.parametrize(

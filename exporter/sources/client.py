@@ -15,6 +15,7 @@ from exporter.sources.credentials import Credentials, read_credentials
 from exporter.sources.login import Login
 from exporter.sources.oauth2 import TokenSource
 from exporter.sources.transport import Fetched, Transport
+from exporter.threads import in_thread
 
 T = TypeVar("T")
 
@@ -64,6 +65,16 @@ class Client:
         )
         self._logins = tuple(one for one in (token_source, login) if one)
         """Outermost first: to renew one, those before it are needed."""
+        self._credentials: Credentials | None = None
+
+    async def read_credentials(self) -> Credentials:
+        """Read the files with credentials, for all requests until the next call: a poll begins with it.
+
+        Raises `SourceError`, `auth`.
+        """
+        # A file may be on a server that does not answer.
+        self._credentials = await in_thread(read_credentials, self._config)
+        return self._credentials
 
     async def close(self) -> None:
         """Close the connections."""
@@ -97,7 +108,7 @@ class Client:
         filled = endpoint.format(**{name: _segment(value) for name, value in (path or {}).items()})
         url = f"{self._config.url}{filled}"
         send = partial(self._transport.fetch, method, url, endpoint, params=query or None, json=body)
-        sent = read_credentials(self._config)
+        sent = self._credentials or await self.read_credentials()
         fetched = await self._logged_in(send, sent, self._logins if logins is None else logins)
         try:
             return _checked(contract, fetched, f"{method} {url}")

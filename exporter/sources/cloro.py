@@ -102,6 +102,7 @@ class CloroSource:
 
     async def poll(self, _memory: object = None, /) -> Snapshot:
         """One queue, `async`, and what the rate-limit headers say."""
+        await self._client.read_credentials()
         answer = await self._client.get("/v1/async/status", _STATUS)
         status, concurrency = answer.content, answer.content.concurrency or _Concurrency()
         queue = Queue(

@@ -17,6 +17,7 @@ from exporter.sources.credentials import Credentials, read_secret
 from exporter.sources.http_config import OAuth2
 from exporter.sources.login import Ask, Login
 from exporter.sources.transport import Fetched, Transport
+from exporter.threads import in_thread
 
 ENDPOINT: Final = "token_url"
 """What requests for a token count as."""
@@ -77,7 +78,9 @@ class TokenSource(Login):
     async def _ask(self) -> Fetched:
         """The answer to a request for a token, by the way of sending the secret that this server accepts."""
         config = self._config
-        secret = read_secret("oauth2.client_secret", config.client_secret, config.client_secret_file, must_fit=False)
+        secret = await in_thread(
+            read_secret, "oauth2.client_secret", config.client_secret, config.client_secret_file, must_fit=False
+        )
         if self._in_header is not None:
             return await self._post(secret, in_header=self._in_header)
         try:

@@ -136,6 +136,7 @@ class PrefectSource:
         until_pools = start + self._config.timeout * _POOLS_SHARE
         until_parts = start + self._config.timeout * _PARTS_SHARE
         part = partial(self._part, missing, until_parts)
+        await self._api.read_credentials()
         await self._support.check()
         admitted = [pool for pool in await self._discovery.pools() if self._config.pools.admits(pool.name)]
         pools, unnamed = with_fitting_names(self._api.url, "pools", admitted, lambda pool: (pool.name,))

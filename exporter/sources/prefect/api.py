@@ -224,6 +224,10 @@ class Api:
         """Close the connections."""
         await self._client.close()
 
+    async def read_credentials(self) -> None:
+        """Read the files with credentials, for all requests until the next call. Raises `SourceError`, `auth`."""
+        await self._client.read_credentials()
+
     async def version(self) -> str:
         """The server's version. Prefect Cloud does not tell: `StatusError` 404."""
         return (await self._client.get("/admin/version", VERSION)).content
