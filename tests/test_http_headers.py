@@ -105,7 +105,7 @@ async def test_all_requests_of_a_poll_have_the_same_credentials(tmp_path: Path) 
         number = len(upstream.requests)
         key.write_text(f"key {number}")
         token.write_text(f"token {number}")
-        return GOOD(request)  # type: ignore[return-value]
+        return GOOD(request)
 
     async with serve(rotate) as upstream:
         settings = {
@@ -127,17 +127,17 @@ async def test_a_file_that_can_not_be_read_to_its_end_stops_nothing_else(place: 
     file = tmp_path / "secret"
     file.write_text("secret")
     async with serve(lambda _: STATUS) as upstream:
-        settings: dict[str, Any] = {
+        places: dict[str, dict[str, Any]] = {
             "authorization": {"authorization": {"credentials_file": str(file)}},
             "http_headers": {"http_headers": {"X-Token": {"files": [str(file)]}}},
             "oauth2": {
                 "authorization": None,
                 "oauth2": {"client_id": "id", "client_secret_file": str(file), "token_url": f"{upstream.url}/token"},
             },
-        }[place]
+        }
         system = "prefect" if place == "oauth2" else "cloro"
         times = {"interval": "1s", "timeout": "900ms", "stale_after": "1m"}
-        async with Exporter(system, upstream.url, **settings, **times) as exporter:
+        async with Exporter(system, upstream.url, **places[place], **times) as exporter:
             file.unlink()
             os.mkfifo(file)
             state = await exporter.poll()
