@@ -443,4 +443,4 @@ def test_the_traceback_of_a_fault_of_ours_shows_no_secret(folder: Path, log_form
 def test_the_figures_in_the_documents_are_those_of_these_tests() -> None:
     text = " ".join((ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").split())
     assert f"in {len(echoes()) // 6} places of an answer" in text
-    assert f"Files with {len(MISPLACED)} mistakes" in text
+    assert f"Files with {len(MISPLACED)} errors" in text
