@@ -6,14 +6,14 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
+from exporter.demo.states import QUEUE_HOLDERS
 from tests.conftest import StartPrefect
 from tests.harness.exporter import Exporter, Series, exporter
+from tests.harness.moving import WAITING
 from tests.harness.prefect import PrefectServer
 from tests.harness.reader import Reading, read
 from tests.harness.scenario import PAGE_SIZE, seed_scenario
 
-STATES = ("PENDING", "RUNNING", "CANCELLING")
-WAITING = ("Scheduled", "Late", "AwaitingConcurrencySlot", "AwaitingRetry")
 DURATIONS = ("_bucket", "_gsum", "duration_max_seconds")
 """Endings of the names of series whose values grow while time passes."""
 
@@ -62,7 +62,7 @@ def expected(reading: Reading) -> Series:
             add("concurrency_queue_waiting_tasks", len(queue.waiting.get(state, ())), **name, state=state)
         polled = queue.last_polled.timestamp() if queue.last_polled else None
         add("concurrency_queue_last_polled_timestamp_seconds", polled, **name)
-        for state in STATES:
+        for state in QUEUE_HOLDERS:
             add("concurrency_queue_slot_holders", queue.holders.get(state, 0), **name, state=state)
     for labels, seconds in ages(reading).items():
         found["concurrency_queue_state_duration_seconds_gcount", labels] = len(seconds)

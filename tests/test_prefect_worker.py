@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from exporter.demo.states import QUEUE_HOLDERS
 from tests.conftest import StartPrefect
 from tests.harness.exporter import Exporter, Series, exporter
+from tests.harness.moving import WAITING
 from tests.harness.prefect import PrefectApi, PrefectServer
 from tests.harness.process import PATIENCE
 from tests.harness.reader import read
@@ -22,7 +24,7 @@ from tests.harness.worker import (
     history,
     start_nap,
 )
-from tests.test_prefect import STATES, WAITING, assert_equal_to_readings, config, published
+from tests.test_prefect import assert_equal_to_readings, config, published
 
 SOURCE = {"source": "prefect", "system": "prefect"}
 QUEUE = SOURCE | {"pool": "pool", "queue": "single"}
@@ -90,7 +92,7 @@ def sample(found: Series, ended: float) -> Sample:
         ended=ended,
         active=found["concurrency_queue_active_slots", frozenset(QUEUE.items())],
         queued=queued,
-        holders=by_state("slot_holders", STATES),
+        holders=by_state("slot_holders", QUEUE_HOLDERS),
         waiting=by_state("waiting_tasks", WAITING),
         longest_wait=of_queue("waiting_duration_max_seconds"),
         last_polled=of_queue("last_polled_timestamp_seconds"),
@@ -105,7 +107,7 @@ def moments(histories: list[list[Change]], due: list[float], begin: float, end: 
     found = []
     for at in sorted({begin, *(change for change in changes if begin < change <= end)}):
         states = [next((one for one in reversed(changes) if one.at.timestamp() <= at), None) for changes in histories]
-        holders = Counter(state.type for state in states if state and state.type in STATES)
+        holders = Counter(state.type for state in states if state and state.type in QUEUE_HOLDERS)
         waits = [
             (state.name, since)
             for state, since in zip(states, due, strict=True)

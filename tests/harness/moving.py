@@ -17,10 +17,10 @@ from urllib.parse import quote
 import httpx
 
 from exporter import model as observed
+from exporter.demo.states import QUEUE_HOLDERS
 from exporter.model import Snapshot
 from tests.harness.prefect import PrefectApi
 
-HOLDING: Final = ("PENDING", "RUNNING", "CANCELLING")
 WAITING: Final = ("Scheduled", "Late", "AwaitingConcurrencySlot", "AwaitingRetry")
 _FINAL: Final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 HOLDERS: Final = 110
@@ -222,7 +222,7 @@ class Writer:
     def _make_run(self, *, holds: bool) -> None:
         queue = self._one(self.world.queues)
         of = self.world.queues[queue]
-        kind, name = self._random.choice([(one, one.title()) for one in HOLDING]) if holds else self._waits()
+        kind, name = self._random.choice([(one, one.title()) for one in QUEUE_HOLDERS]) if holds else self._waits()
 
         def then(made: Any) -> World:
             return replace(self.world, runs={**self.world.runs, made["id"]: Run(kind, name, queue, of.name)})
@@ -242,14 +242,14 @@ class Writer:
 
     def _make_some_run(self) -> None:
         waiting = sum(run.type == "SCHEDULED" for run in self.world.runs.values())
-        holding = sum(run.type in HOLDING for run in self.world.runs.values())
+        holding = sum(run.type in QUEUE_HOLDERS for run in self.world.runs.values())
         if waiting < WAITERS or holding < HOLDERS:
             self._make_run(holds=holding < HOLDERS)
 
     def _move_run(self) -> None:
         """One that waits gets its slot while few hold one; one that holds a slot goes on, or gives it back."""
         world = self.world
-        holding = {one: run for one, run in world.runs.items() if run.type in HOLDING}
+        holding = {one: run for one, run in world.runs.items() if run.type in QUEUE_HOLDERS}
         waiting = {one: run for one, run in world.runs.items() if run.type == "SCHEDULED"}
         back = {one: run for one, run in world.runs.items() if run.type == "PAUSED"}
         if waiting and (len(holding) < HOLDERS or not holding):
@@ -416,12 +416,12 @@ class Judge:
         def waits(state: str) -> Callable[[Run], bool]:
             return lambda run: run.queue == queue.id and (run.type, run.name) == ("SCHEDULED", state)
 
-        self._number(f"{what}: active", queue.active_slots or 0, queue.id, holds(*HOLDING))
-        for state in HOLDING:
+        self._number(f"{what}: active", queue.active_slots or 0, queue.id, holds(*QUEUE_HOLDERS))
+        for state in QUEUE_HOLDERS:
             self._number(f"{what}: {state}", queue.holders[state].holders, queue.id, holds(state))
             self._one_of(f"{what}: ages of {state}", len(queue.holders[state].seconds), [queue.holders[state].holders])
-        for state in WAITING:
-            self._number(f"{what}: {state}", queue.waiting[state], queue.id, waits(state))
+        for name in WAITING:
+            self._number(f"{what}: {name}", queue.waiting[name], queue.id, waits(name))
         self._one_of(f"{what}: queued", sum(queue.queued.values()), [sum(queue.waiting.values())])
 
     def _one_of(self, what: str, value: object, allowed: Sequence[object]) -> None:

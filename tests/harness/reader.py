@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import httpx
 
+from exporter.demo.states import POOL_HOLDERS, QUEUE_HOLDERS
+
 
 @dataclass(frozen=True)
 class Age:
@@ -155,7 +157,7 @@ def _pool(client: httpx.Client, item: dict[str, Any], active_slots: int | None) 
 
 
 def _pool_slots_by_runs(runs: list[dict[str, Any]], pool: dict[str, Any]) -> int:
-    return sum(run["work_pool_id"] == pool["id"] and run["state_type"] in {"PENDING", "RUNNING"} for run in runs)
+    return sum(run["work_pool_id"] == pool["id"] and run["state_type"] in POOL_HOLDERS for run in runs)
 
 
 def _queue(pool: str, item: dict[str, Any], holders: "_Holders", waiting: dict[str, list[datetime]]) -> Queue:
@@ -204,11 +206,7 @@ def _holders_by_runs(runs: list[dict[str, Any]], queue: dict[str, Any]) -> _Hold
     count = 0
     for run in runs:
         by_name = run["work_queue_id"] is None and run["work_queue_name"] == queue["name"]
-        if (run["work_queue_id"] == queue["id"] or by_name) and run["state_type"] in {
-            "PENDING",
-            "RUNNING",
-            "CANCELLING",
-        }:
+        if (run["work_queue_id"] == queue["id"] or by_name) and run["state_type"] in QUEUE_HOLDERS:
             count += 1
             age = Age(run["state"]["timestamp"] if run["state"] else None, None)
             ages.setdefault(run["state_type"], []).append(age)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from exporter.demo.states import POOL_HOLDERS, QUEUE_HOLDERS, STATE_TYPES
 from tests.harness.prefect import PrefectApi, PrefectServer
 
 PAGE_SIZE = 9
@@ -15,34 +16,17 @@ PAGE_SIZE = 9
 The 45 holders of `unlimited/paged` then fill five pages exactly, the 12 of `limited/states` one and a third.
 """
 
-HOLDING = ("PENDING", "RUNNING", "CANCELLING")
-"""The state types that hold a slot of a queue."""
-
-STATE_TYPES = {
-    "Pending": "PENDING",
-    "Submitting": "PENDING",
-    "InfrastructurePending": "PENDING",
-    "Running": "RUNNING",
-    "Retrying": "RUNNING",
-    "Cancelling": "CANCELLING",
-    "ScheduledFuture": "SCHEDULED",
-    "ScheduledDue": "SCHEDULED",
-    "Late": "SCHEDULED",
-    "AwaitingConcurrencySlot": "SCHEDULED",
-    "AwaitingRetry": "SCHEDULED",
-    "Paused": "PAUSED",
-    "Suspended": "PAUSED",
-    "Completed": "COMPLETED",
-    "Failed": "FAILED",
-    "Crashed": "CRASHED",
-    "Cancelled": "CANCELLED",
+PLANNED_STATES = {
+    planned: kind
+    for state, kind in STATE_TYPES.items()
+    for planned in (("ScheduledFuture", "ScheduledDue") if state == "Scheduled" else (state,))
 }
 """State of the plan -> state type. The two `Scheduled…` are named Scheduled on the server."""
 
 
 @dataclass(frozen=True)
 class PlannedQueue:
-    """`runs` says how many runs the queue has in which state, with the keys of `STATE_TYPES`."""
+    """`runs` says how many runs the queue has in which state, with the keys of `PLANNED_STATES`."""
 
     name: str
     limit: int | None = None
@@ -83,7 +67,7 @@ POOLS = (
                 "states",
                 limit=20,
                 # Two of each state that holds a slot: 6 runs are pending, 4 running, 2 cancelling.
-                runs=tuple((state, 2 if kind in HOLDING else 1) for state, kind in STATE_TYPES.items()),
+                runs=tuple((state, 2 if kind in QUEUE_HOLDERS else 1) for state, kind in PLANNED_STATES.items()),
             ),
             PlannedQueue("overfull", limit=2, runs=(("Running", 4), ("Pending", 1), ("Late", 2))),
             PlannedQueue("zero", limit=0, runs=(("ScheduledDue", 1),)),
@@ -143,19 +127,17 @@ def planned_queues() -> Iterator[tuple[PlannedPool, PlannedQueue]]:
 
 def expected_holders(queue: PlannedQueue) -> dict[str, int]:
     """State type -> how many runs hold a slot of the queue in it, by the queue's own concurrency status."""
-    count = dict.fromkeys(HOLDING, 0)
+    count: dict[str, int] = dict.fromkeys(QUEUE_HOLDERS, 0)
     by_name = [(state, number) for name, state, number in NAME_ONLY_RUNS if name == queue.name]
     for state, number in (*queue.runs, *by_name):
-        if STATE_TYPES[state] in count:
-            count[STATE_TYPES[state]] += number
+        if PLANNED_STATES[state] in count:
+            count[PLANNED_STATES[state]] += number
     return count
 
 
 def expected_pool_slots(pool: PlannedPool) -> int:
     """Active slots of a pool: the server counts neither cancelling runs nor those that name no pool."""
-    return sum(
-        number for queue in pool.queues for state, number in queue.runs if STATE_TYPES[state] in {"PENDING", "RUNNING"}
-    )
+    return sum(number for queue in pool.queues for state, number in queue.runs if PLANNED_STATES[state] in POOL_HOLDERS)
 
 
 def expected_state_names() -> Counter[str]:
@@ -219,7 +201,7 @@ def _create_run(api: PrefectApi, flow: str, pool: str | None, queue: str | None,
 
 
 def _state(planned: str) -> dict[str, Any]:
-    kind = STATE_TYPES[planned]
+    kind = PLANNED_STATES[planned]
     state: dict[str, Any] = {"type": kind, "name": planned}
     if kind == "SCHEDULED":
         waits = timedelta(hours=-1) if planned in {"ScheduledDue", "Late"} else timedelta(days=1)

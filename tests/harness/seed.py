@@ -14,31 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+from exporter.demo.states import QUEUE_HOLDERS, STATE_TYPES
 from tests.harness.postgres import run_sql
 from tests.harness.prefect import PrefectServer
-
-HOLDING = ("PENDING", "RUNNING", "CANCELLING")
-"""The state types that hold a slot of a queue."""
-
-STATE_TYPES = {
-    "Pending": "PENDING",
-    "Submitting": "PENDING",
-    "InfrastructurePending": "PENDING",
-    "Running": "RUNNING",
-    "Retrying": "RUNNING",
-    "Cancelling": "CANCELLING",
-    "Scheduled": "SCHEDULED",
-    "Late": "SCHEDULED",
-    "AwaitingConcurrencySlot": "SCHEDULED",
-    "AwaitingRetry": "SCHEDULED",
-    "Paused": "PAUSED",
-    "Suspended": "PAUSED",
-    "Completed": "COMPLETED",
-    "Failed": "FAILED",
-    "Crashed": "CRASHED",
-    "Cancelled": "CANCELLED",
-}
-"""State name -> state type."""
 
 _TERMINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 _HAVE_STARTED = {"RUNNING", "CANCELLING", "PAUSED", *_TERMINAL}
@@ -343,11 +321,11 @@ class Plan:
 
 
 def _queue_figures(own: Sequence[Run], by_name: Sequence[Run], now: datetime) -> QueueFigures:
-    holders = dict.fromkeys(HOLDING, 0)
+    holders: dict[str, int] = dict.fromkeys(QUEUE_HOLDERS, 0)
     own_holders = dict(holders)
-    since: dict[str, list[datetime | None]] = {state: [] for state in HOLDING}
+    since: dict[str, list[datetime | None]] = {state: [] for state in QUEUE_HOLDERS}
     for run in (*own, *by_name):
-        if run.state_type in HOLDING:
+        if run.state_type in QUEUE_HOLDERS:
             holders[run.state_type] += 1
             own_holders[run.state_type] += run.queue_id is not None
             since[run.state_type].append(run.since)

@@ -13,8 +13,8 @@ from tests.harness.scenario import (
     DEPLOYMENT_LIMIT,
     LIMITS,
     PAGE_SIZE,
+    PLANNED_STATES,
     POOLS,
-    STATE_TYPES,
     expected_holders,
     expected_pool_slots,
     expected_state_names,
@@ -73,7 +73,7 @@ def test_the_runs_are_in_the_states_of_the_plan(prefect_server: PrefectServer) -
         while page := client.post("/flow_runs/filter", json={"offset": found.total()}).json():
             found.update(run["state_name"] for run in page)
     assert found == expected_state_names()
-    assert len(found) == len(STATE_TYPES) - 1
+    assert len(found) == len(PLANNED_STATES) - 1
 
 
 def test_every_holder_has_an_age_since_the_seeding(reading: Reading, prefect_server: PrefectServer) -> None:

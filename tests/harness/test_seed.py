@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
+from exporter.demo.states import STATE_TYPES
 from tests.conftest import StartPrefect
 from tests.harness.postgres import PostgresCluster
 from tests.harness.reader import Reading, read
-from tests.harness.seed import STATE_TYPES, Plan, add_oddities, add_unreadable_run, fleet, seed
+from tests.harness.seed import Plan, add_oddities, add_unreadable_run, fleet, seed
 
 
 def small_fleet() -> Plan:
