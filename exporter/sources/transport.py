@@ -307,8 +307,11 @@ def _retry_after(header: str | None, now: datetime) -> float | None:
 
 def _date(header: str | None) -> datetime | None:
     """An HTTP date; what is none is as good as absent."""
+    if header is None or re.search(r" 00[0-9]{2} ", header):
+        # Go writes the year 0001 where it has no time, which the library takes for 2001.
+        return None
     try:
-        when = parsedate_to_datetime(header or "")
+        when = parsedate_to_datetime(header)
     except (ValueError, OverflowError):
         return None
     return when if when.tzinfo else when.replace(tzinfo=UTC)
