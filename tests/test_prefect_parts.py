@@ -5,19 +5,44 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, Final
+from uuid import UUID
 
 import pytest
 
+from exporter.demo import answers
+from exporter.demo.rows import Deployment, Pool, Queue, Run, Worker, ident
 from exporter.model import PARTS, FailureReason, Part, Snapshot, Workers
 from exporter.polling.store import SourceState
 from exporter.report import report
 from exporter.sources.prefect import slots
+from tests.harness.lookalike import (
+    BEAT,
+    BROKEN,
+    COUNT,
+    DEPLOYMENTS,
+    FLOWS,
+    HISTORY,
+    LIMITS,
+    NOT_ALLOWED,
+    NOT_FOUND,
+    OF_BACKLOG,
+    OF_HOLDERS,
+    POOLS,
+    QUEUES,
+    RUNS,
+    VERSION,
+    Lookalike,
+    flow_run,
+    limit,
+    one_status,
+    small,
+    worker,
+)
 from tests.harness.upstream import Answer, Hangup, Request, Upstream, answer, never, serve
-from tests.test_faults import SLOW, Exporter, ident, poll_until_late, pool, queue, status
+from tests.test_faults import SLOW, Exporter, poll_until_late
 
 
 @pytest.fixture(autouse=True)
@@ -27,219 +52,11 @@ def no_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
 
 
-Row = dict[str, Any]
-
-POOLS: Final = "/work_pools/filter"
-QUEUES: Final = "/work_queues/filter"
-COUNT: Final = "/flow_runs/count"
-RUNS: Final = "/flow_runs/filter"
-HISTORY: Final = "/flow_runs/history"
-LIMITS: Final = "/v2/concurrency_limits/filter"
-DEPLOYMENTS: Final = "/deployments/filter"
-FLOWS: Final = "/flows/filter"
-VERSION: Final = "/admin/version"
 A_WORKERS: Final = "/work_pools/a/workers/filter"
-OF_HOLDERS: Final = " of holders"
-OF_BACKLOG: Final = " of backlog"
-
-NOT_FOUND: Final = answer({"detail": "Not Found"}, 404)
-NOT_ALLOWED: Final = answer({"detail": "Method Not Allowed"}, 405)
-BROKEN: Final = answer({"exception_message": "Internal Server Error"}, 500)
-
-
-def one_status(of_queue: int) -> str:
-    return f"/work_queues/{ident(of_queue)}/concurrency_status"
 
 
 def hang_up(_: Request) -> bytes:
     raise Hangup
-
-
-@dataclass
-class Fake:
-    """A Prefect server in so far as it is asked, with its own clock; `faults` replace some of its answers.
-
-    The key of a fault is a path, or the path of flow runs and whether holders or backlog are asked for.
-    """
-
-    pools: list[Row] = field(default_factory=list)
-    queues: list[Row] = field(default_factory=list)
-    runs: list[Row] = field(default_factory=list)
-    limits: list[Row] = field(default_factory=list)
-    deployments: list[Row] = field(default_factory=list)
-    flows: list[Row] = field(default_factory=list)
-    workers: dict[str, list[Row]] = field(default_factory=dict)
-    version: str = "3.9.1"
-    ahead: timedelta = timedelta()
-    dated: bool = True
-    greatest: int = 200
-    """The greatest page that it gives."""
-    lossy: bool = False
-    """Whether a page of the listing of all queues repeats one of the page before it, instead of one of its own."""
-    faults: dict[str, bytes | Answer] = field(default_factory=dict)
-
-    @property
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
-
-    def __call__(self, request: Request) -> Any:
-        path = request.path.removeprefix("/api")
-        fault = self.faults.get(path) or self.faults.get(path + self._what(request))
-        if fault is not None:
-            return fault if isinstance(fault, bytes) else fault(request)
-        if path == VERSION:
-            return answer(self.version)
-        found = self._answer(path, request.json)
-        if isinstance(found, bytes):
-            return found
-        date = {"Date": format_datetime(self.now, usegmt=True)} if self.dated else {}
-        return answer(found, headers=date)
-
-    def _what(self, request: Request) -> str:
-        if not request.path.startswith("/api/flow_runs/"):
-            return ""
-        return OF_HOLDERS if "PENDING" in request.body.decode() else OF_BACKLOG
-
-    def _answer(self, path: str, body: Row) -> object:  # noqa: PLR0911  one for each endpoint
-        ids = {one for table in body.values() if isinstance(table, dict) for one in table.get("id", {}).get("any_", [])}
-        match path.strip("/").split("/"):
-            case ["work_pools", "filter"]:
-                return self._page(self.pools, body)
-            case ["work_pools", name, "queues", "filter"]:
-                of_pool = [one for one in self.pools if one["name"] == name]
-                return self._page([row for row in self.queues if row["work_pool_id"] == of_pool[0]["id"]], body)
-            case ["work_pools", name, "workers", "filter"]:
-                return self._page([row for row in self.workers.get(name, []) if is_wanted(row, body)], body)
-            case ["work_queues", "filter"] if ids:
-                return self._page([row for row in self.queues if row["id"] in ids], body)
-            case ["work_queues", "filter"]:
-                return self._page(self._lossy_listing(), body)
-            case ["work_queues", queue_id, "concurrency_status"]:
-                holders = [run for run in self._holders() if run["work_queue_id"] == queue_id]
-                limit = next(row["concurrency_limit"] for row in self.queues if row["id"] == queue_id)
-                return status(*({**run, "time_in_current_state": 1.0} for run in holders), concurrency_limit=limit)
-            case ["flow_runs", "count"]:
-                return len(self._found(body))
-            case ["flow_runs", "filter"]:
-                return self._page(self._found(body), body)
-            case ["flow_runs", "history"]:
-                counts = Counter(run["state_name"] for run in self._found(body))
-                return [{"states": [{"state_name": name, "count_runs": count} for name, count in counts.items()]}]
-            case ["v2", "concurrency_limits", "filter"]:
-                return self._page(self.limits, body)
-            case ["deployments", "filter"]:
-                return self._page([row for row in self.deployments if row["id"] in ids], body)
-            case ["flows", "filter"]:
-                return self._page([row for row in self.flows if row["id"] in ids], body)
-        return NOT_FOUND
-
-    def _page(self, rows: list[Row], body: Row) -> object:
-        offset, limit = body.get("offset", 0), body["limit"]
-        if limit > self.greatest:
-            return answer({"detail": f"Invalid limit: must be less than or equal to {self.greatest}."}, 422)
-        return rows[offset : offset + limit]
-
-    def _lossy_listing(self) -> list[Row]:
-        rows = list(self.queues)
-        if self.lossy:
-            for first in range(self.greatest, len(rows), self.greatest):
-                rows[first] = rows[first - 1]
-        return rows
-
-    def _holders(self) -> list[Row]:
-        return [run for run in self.runs if run["state_type"] in {"PENDING", "RUNNING", "CANCELLING"}]
-
-    def _found(self, body: Row) -> list[Row]:
-        """The runs of a filter as they are at this moment, the estimates made by the server's clock."""
-        wanted = body["flow_runs"]
-        of_queue = body.get("work_queues") or body.get("work_pool_queues")
-        names = wanted["state"].get("name", {}).get("any_", [])
-        before = wanted.get("next_scheduled_start_time")
-
-        def waits(run: Row) -> bool:
-            due = bool(before and run["next_scheduled_start_time"]) and datetime.fromisoformat(
-                run["next_scheduled_start_time"]
-            ) <= datetime.fromisoformat(before["before_"])
-            named = run["state_name"] in names
-            return due or named if "operator" in wanted else named and (due or not before)
-
-        found = self._holders() if "type" in wanted["state"] else [run for run in self.runs if waits(run)]
-        return [
-            self._estimates(run) | run
-            for run in found
-            if not of_queue or run["work_queue_id"] in of_queue["id"]["any_"]
-        ]
-
-    def _estimates(self, run: Row) -> Row:
-        def seconds_since(time: str) -> float:
-            return (self.now - datetime.fromisoformat(time)).total_seconds()
-
-        runs = seconds_since(run["state"]["timestamp"]) if run["state_type"] == "RUNNING" and run["state"] else 0.0
-        late = 0.0 if run["start_time"] else max(seconds_since(run["expected_start_time"]), 0.0)
-        return {"total_run_time": 0.0, "estimated_run_time": runs, "estimated_start_time_delta": late}
-
-
-def flow_run(number: int, state: str, of_queue: int | None, since: datetime, **changed: object) -> Row:
-    """A run whose state is so old; one that waits is named by its state, and due since then."""
-    holds = state in {"PENDING", "RUNNING", "CANCELLING"}
-    whole: Row = {
-        "id": ident(number),
-        "state_type": state if holds else "SCHEDULED",
-        "state_name": state.title() if holds else state,
-        "state": {"timestamp": since.isoformat()},
-        "work_queue_id": of_queue and ident(of_queue),
-        "work_queue_name": "default",
-        "start_time": since.isoformat() if holds else None,
-        "expected_start_time": since.isoformat(),
-        "next_scheduled_start_time": None if holds else since.isoformat(),
-    }
-    return whole | changed
-
-
-def limit(number: int, name: str, **changed: object) -> Row:
-    whole = {"id": ident(number), "name": name, "active": True, "limit": 3, "active_slots": 1}
-    return whole | {"slot_decay_per_second": 0.0} | changed
-
-
-BEAT: Final = datetime.now(UTC)
-
-
-def worker(number: int, state: str = "ONLINE", silent: timedelta = timedelta()) -> Row:
-    return {
-        "id": ident(number),
-        "name": f"w{number}",
-        "status": state,
-        "last_heartbeat_time": (BEAT - silent).isoformat(),
-    }
-
-
-def is_wanted(worker: Row, body: Row) -> bool:
-    """Whether the filter of a listing admits a worker."""
-    wanted = body.get("workers", {})
-    since = datetime.fromisoformat(wanted["last_heartbeat_time"]["after_"]) if wanted else None
-    beat = datetime.fromisoformat(worker["last_heartbeat_time"])
-    return (not wanted or worker["status"] in wanted["status"]["any_"]) and (not since or beat >= since)
-
-
-def small(**changed: Any) -> Fake:
-    """Three pools with six queues, few holders and waiting runs, three limits, and a worker in each pool."""
-    ago = datetime.now(UTC) - timedelta(seconds=60)
-    rows: dict[str, Any] = {
-        "pools": [pool(7, "a"), pool(8, "b"), pool(9, "c")],
-        "queues": [queue(10 + number, f"q{number}", work_pool_id=ident(7 + number // 2)) for number in range(6)],
-        "runs": [
-            flow_run(21, "RUNNING", 10, ago),
-            flow_run(22, "PENDING", 10, ago),
-            flow_run(23, "CANCELLING", 15, ago),
-            flow_run(31, "Late", 11, ago),
-            flow_run(32, "AwaitingConcurrencySlot", 11, ago),
-        ],
-        "limits": [limit(41, "database"), limit(42, "tag:gpu"), limit(43, f"deployment:{ident(51)}")],
-        "deployments": [{"id": ident(51), "name": "nightly", "flow_id": ident(61)}],
-        "flows": [{"id": ident(61), "name": "etl"}],
-        "workers": {name: [worker(71 + number)] for number, name in enumerate("abc")},
-    }
-    return Fake(**rows | changed)
 
 
 ALL: Final[dict[str, Any]] = {"collect": list(PARTS)}
@@ -320,7 +137,8 @@ async def test_one_part_costs_only_its_own_requests(part: Part) -> None:
 
 async def test_nothing_that_waits_costs_one_request() -> None:
     ahead = datetime.now(UTC) + timedelta(minutes=5)
-    fake = small(runs=[flow_run(31, "Scheduled", 10, ahead)])
+    fake = small()
+    fake.runs = [flow_run(31, "Scheduled", fake.queues[0], ahead)]
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["backlog"]) as exporter:
         snapshot = snapshot_of(await exporter.poll())
         assert [path for path in asked(upstream) if path.startswith("/flow_runs")] == [COUNT]
@@ -343,7 +161,8 @@ async def test_the_names_of_deployments_are_asked_for_once() -> None:
         asked(upstream)
         await exporter.poll()
         assert asked(upstream) == [POOLS, LIMITS]
-        fake.limits.append(limit(44, f"deployment:{ident(52)}"))
+        gone = ident("deployment", "gone")
+        fake.limits.append(limit(f"deployment:{gone}"))
         snapshot = snapshot_of(await exporter.poll())
         # The name of one that is gone is not found.
         assert asked(upstream) == [POOLS, LIMITS, DEPLOYMENTS]
@@ -351,24 +170,23 @@ async def test_the_names_of_deployments_are_asked_for_once() -> None:
             ("global", "database"),
             ("tag", "gpu"),
             ("deployment", "etl/nightly"),
-            ("deployment", ident(52)),
+            ("deployment", str(gone)),
         }
 
 
-def large() -> Fake:
+def large() -> Lookalike:
     """510 queues in 10 pools, 990 holders, as many runs that wait, 250 limits."""
     ago = datetime.now(UTC) - timedelta(seconds=60)
-    return Fake(
-        pools=[pool(number, f"p{number}") for number in range(1, 11)],
-        queues=[queue(100 + number, f"q{number % 51}", work_pool_id=ident(1 + number // 51)) for number in range(510)],
-        runs=[flow_run(10_000 + number, "RUNNING", 100 + number % 500, ago) for number in range(990)]
-        + [flow_run(20_000 + number, "Late", 100 + number % 500, ago) for number in range(990)],
-        limits=[limit(30_000 + number, f"deployment:{ident(40_000 + number)}") for number in range(250)],
-        deployments=[
-            {"id": ident(40_000 + number), "name": f"d{number}", "flow_id": ident(9)} for number in range(250)
-        ],
-        flows=[{"id": ident(9), "name": "etl"}],
-        workers={f"p{number}": [worker(50_000 + number)] for number in range(1, 11)},
+    queues = [Queue(f"p{1 + number // 51}", f"q{number % 51}", limit=4) for number in range(510)]
+    deployments = [Deployment("etl", f"d{number}") for number in range(250)]
+    return Lookalike(
+        pools=[Pool(f"p{number}", limit=9) for number in range(1, 11)],
+        queues=queues,
+        runs=[flow_run(10_000 + number, "Running", queues[number % 500], ago) for number in range(990)]
+        + [flow_run(20_000 + number, "Late", queues[number % 500], ago) for number in range(990)],
+        limits=[limit(f"deployment:{deployment.id}") for deployment in deployments],
+        deployments=dict.fromkeys(deployments, queues[0]),
+        workers=[worker(number, f"p{number}") for number in range(1, 11)],
     )
 
 
@@ -410,9 +228,11 @@ async def test_which_plan_is_chosen() -> None:
     ago = datetime.now(UTC)
     fake = small()
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["queues"]) as exporter:
-        fake.runs = [flow_run(1000 + number, "RUNNING", 10, ago) for number in range(201)]
+        fake.runs = [flow_run(1000 + number, "Running", fake.queues[0], ago) for number in range(201)]
         await exporter.poll()
-        assert Counter(path.rpartition("/")[2] for path in asked(upstream))["concurrency_status"] == 6
+        assert (
+            Counter(path.rpartition("/")[2] for path in asked(upstream))["concurrency_status"] == 6 + 1
+        )  # two pages of one
         fake.runs = fake.runs[:200]
         snapshot = snapshot_of(await exporter.poll())
         # The page is full, so that another one may follow.
@@ -477,7 +297,7 @@ async def test_a_part_that_the_server_does_not_have(part: Part, paths: tuple[str
 
         # Another version is asked again as well.
         await exporter.poll()
-        fake.faults, fake.version = {}, "3.10.0"
+        fake.faults = {VERSION: answer("3.10.0")}
         assert snapshot_of(await exporter.poll()).unsupported == ()
         assert timeless(await exporter.observed()) == whole
         assert [(log["log_level"], log["event"]) for log in exporter.logs[-1:]] == [
@@ -520,8 +340,8 @@ async def test_a_version_that_can_not_be_asked_for_fails_the_poll(fault: bytes |
 async def test_without_the_status_of_queues_the_holders_are_swept() -> None:
     """However many holders there are: a server before 3.6.23 has no other way."""
     fake = small()
-    fake.runs += [flow_run(1000 + number, "RUNNING", 12, datetime.now(UTC)) for number in range(300)]
-    fake.faults = {one_status(number): NOT_FOUND for number in range(10, 16)}
+    fake.runs += [flow_run(1000 + number, "Running", fake.queues[2], datetime.now(UTC)) for number in range(300)]
+    fake.faults = {one_status(queue): NOT_FOUND for queue in fake.queues}
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["queues"]) as exporter:
         for status_requests in (6, 0):
             snapshot = snapshot_of(await exporter.poll())
@@ -604,8 +424,9 @@ async def test_a_fault_of_the_whole_server(path: str, name: str) -> None:
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
         await exporter.poll()
         published = await exporter.observed()
-        fake.limits.append(limit(44, f"deployment:{ident(52)}"))  # so that its name is asked for
-        fake.deployments.append({"id": ident(52), "name": "hourly", "flow_id": ident(61)})
+        hourly = Deployment("etl", "hourly")
+        fake.limits.append(limit(f"deployment:{hourly.id}"))  # so that its name is asked for
+        fake.deployments[hourly] = fake.queues[0]
         fake.faults = {path: fault}
         state = await exporter.poll()
         assert state.failure
@@ -646,13 +467,13 @@ async def test_the_workers_of_one_pool_can_not_be_found(refusal: bytes) -> None:
         assert [one.name for one in snapshot.pools if one.workers] == ["b", "c"]
 
 
-def dead(number: int) -> Row:
-    return worker(number, "OFFLINE", timedelta(hours=1))
+def dead(number: int) -> Worker:
+    return worker(number, status="OFFLINE", silent=timedelta(hours=1))
 
 
-def forgotten(number: int) -> Row:
+def forgotten(number: int) -> Worker:
     """One of which no service of the server has found that it is dead."""
-    return worker(number, "ONLINE", timedelta(days=2))
+    return worker(number, silent=timedelta(days=2))
 
 
 @pytest.mark.parametrize(
@@ -670,10 +491,10 @@ def forgotten(number: int) -> Row:
     ids=["none", "dead", "some", "some-beside-dead", "some-beside-forgotten", "forgotten", "page", "pages"],
 )
 async def test_dead_workers_cost_no_request(
-    workers: list[Row], online: int, silent: timedelta | None, requests: int
+    workers: list[Worker], online: int, silent: timedelta | None, requests: int
 ) -> None:
     """A server never deletes them. It orders them by their heartbeats, the newest first."""
-    async with serve(small(workers={"a": workers})) as upstream:
+    async with serve(small(workers=workers)) as upstream:
         async with Exporter("prefect", upstream.url, collect=["workers"]) as exporter:
             for _ in range(2):
                 upstream.requests.clear()
@@ -693,8 +514,12 @@ async def test_workers_of_a_pool_that_are_not_read_in_time_cost_no_other_pool_it
 
 
 async def test_workers_in_a_status_of_tomorrow_are_counted() -> None:
-    faults = {A_WORKERS: answer([worker(1), worker(2, "DRAINING"), worker(3, "OFFLINE")])}
-    async with serve(small(faults=faults)) as upstream:
+    fake = small()
+    row = answers.worker(worker(1), fake, BEAT)
+    states = ("ONLINE", "DRAINING", "OFFLINE")
+    rows = [row | {"id": str(UUID(int=number)), "status": state} for number, state in enumerate(states)]
+    fake.faults = {A_WORKERS: answer(rows)}
+    async with serve(fake) as upstream:
         async with Exporter("prefect", upstream.url, collect=["workers"]) as exporter:
             snapshot = snapshot_of(await exporter.poll())
     (found,) = [one.workers for one in snapshot.pools if one.name == "a"]
@@ -730,11 +555,11 @@ async def test_a_large_backlog_that_can_not_be_read() -> None:
 # --- A sweep that fails.
 
 
-def on_page_2(fault: bytes, fake: Fake) -> Answer:
-    def page(request: Request) -> Any:
+def on_page_2(fault: bytes, fake: Lookalike) -> Answer:
+    async def page(request: Request) -> bytes:
         if request.json["offset"]:
             return fault
-        return answer(fake._answer(RUNS, request.json))
+        return answer((await fake.ask(request)).content)
 
     return page
 
@@ -762,7 +587,8 @@ async def test_a_sweep_that_fails_is_done_queue_by_queue(where: str, fault: byte
 
 
 async def test_a_sweep_that_fails_and_a_queue_that_does() -> None:
-    fake = small(faults={RUNS + OF_HOLDERS: BROKEN, one_status(12): BROKEN})
+    fake = small()
+    fake.faults = {RUNS + OF_HOLDERS: BROKEN, one_status(fake.queues[2]): BROKEN}
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
         snapshot = snapshot_of(await exporter.poll())
         assert [(one.part, one.pool, one.queue) for one in snapshot.unreadable] == [("queues", "b", "q2")]
@@ -771,7 +597,9 @@ async def test_a_sweep_that_fails_and_a_queue_that_does() -> None:
 
 
 async def test_a_sweep_that_fails_where_it_is_the_only_way() -> None:
-    fake = small(faults={RUNS + OF_HOLDERS: BROKEN} | {one_status(number): NOT_FOUND for number in range(10, 16)})
+    fake = small()
+    fake.faults = {one_status(queue): NOT_FOUND for queue in fake.queues}
+    fake.faults[RUNS + OF_HOLDERS] = BROKEN
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
         state = await exporter.poll()
         assert state.failure
@@ -792,14 +620,14 @@ async def test_a_sweep_that_hangs_is_not_done_queue_by_queue() -> None:
 # --- Which queues there are.
 
 
-def wide(**changed: Any) -> Fake:
-    """36 queues in 12 pools, listed ten at a time."""
+def wide(**changed: Any) -> Lookalike:
+    """36 queues in 12 pools, listed ten at a time in the order of their names."""
     rows: dict[str, Any] = {
-        "pools": [pool(number, f"p{number:02}") for number in range(1, 13)],
-        "queues": [queue(100 + number, f"q{number % 3}", work_pool_id=ident(1 + number // 3)) for number in range(36)],
+        "pools": [Pool(f"p{number:02}", limit=9) for number in range(1, 13)],
+        "queues": [Queue(f"p{1 + number // 3:02}", f"q{number:02}", limit=4) for number in range(36)],
         "greatest": 10,
     }
-    return Fake(**rows | changed)
+    return Lookalike(**rows | changed)
 
 
 def ids(state: SourceState) -> set[str]:
@@ -808,8 +636,8 @@ def ids(state: SourceState) -> set[str]:
     return set(found)
 
 
-def of_fake(fake: Fake) -> set[str]:
-    return {row["id"] for row in fake.queues}
+def of_fake(fake: Lookalike) -> set[str]:
+    return {str(queue.id) for queue in fake.queues}
 
 
 def pool_by_pool(paths: list[str]) -> bool:
@@ -839,14 +667,14 @@ async def test_queues_are_listed_all_at_once_after_the_first_poll(lossy: bool) -
 
 async def test_more_is_lost_than_a_page_holds() -> None:
     fake = wide()
-    rows = [queue for queue in fake.queues[:10] for _ in range(3)][:29] + fake.queues[:7]
-    listing = answer([])
 
-    def lossy(request: Request) -> Any:
+    async def lossy(request: Request) -> bytes:
         if "work_queues" in request.json:
-            return answer(fake._answer(QUEUES, request.json))
+            return answer((await fake.ask(request)).content)
         if request.json["limit"] > 10:
-            return listing
+            return answer([])
+        queues = (await fake.ask(request, offset=0, limit=10)).json()
+        rows = [queue for queue in queues for _ in range(3)][:29] + queues[:7]
         return answer(rows[request.json["offset"] :][:10])
 
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, **SLOTS) as exporter:
@@ -861,7 +689,7 @@ async def test_more_is_lost_than_a_page_holds() -> None:
 @pytest.mark.parametrize("lossy", [False, True])
 async def test_what_changes_is_noticed_at_the_next_poll(lossy: bool) -> None:
     fake = wide(lossy=lossy)
-    new = queue(200, "new", work_pool_id=ident(4))
+    new = Queue("p04", "q09-new")  # where the listing loses it: only their number tells
 
     async def polled(exporter: Exporter, upstream: Upstream, *, relisted: bool) -> None:
         asked(upstream)
@@ -871,14 +699,14 @@ async def test_what_changes_is_noticed_at_the_next_poll(lossy: bool) -> None:
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, **SLOTS) as exporter:
         await exporter.poll()
         await polled(exporter, upstream, relisted=False)
-        fake.queues.insert(10, new)  # where the listing loses it: only their number tells
+        fake.queues.append(new)
         await polled(exporter, upstream, relisted=True)
         await polled(exporter, upstream, relisted=False)
         fake.queues.remove(new)
         await polled(exporter, upstream, relisted=True)
         await polled(exporter, upstream, relisted=False)
-        fake.pools.append(pool(13, "p13"))
-        fake.queues.append(queue(300, "default", work_pool_id=ident(13)))
+        fake.pools.append(Pool("p13"))
+        fake.queues.append(Queue("p13", "q99"))
         await polled(exporter, upstream, relisted=True)
         # How many there are was not known of this listing: it is compared from the next one on.
         await exporter.poll()
@@ -895,7 +723,7 @@ async def test_a_queue_that_takes_the_place_of_another(listed: bool) -> None:
         await exporter.poll()
         await exporter.poll()
         gone = 20 if listed else 10
-        fake.queues[gone] = queue(200, "new", work_pool_id=ident(4))
+        fake.queues[gone] = Queue("p04", f"q{gone}-new")
         fake.lossy = not listed
         asked(upstream)
         assert ids(await exporter.poll()) == of_fake(fake)
@@ -904,11 +732,11 @@ async def test_a_queue_that_takes_the_place_of_another(listed: bool) -> None:
 
 async def test_pools_that_are_not_read_do_not_matter() -> None:
     fake = wide()
-    fake.pools.append(pool(13, "hidden"))
-    hidden = queue(300, "default", work_pool_id=ident(13))
+    fake.pools.append(Pool("hidden"))
+    hidden = Queue("hidden", "default")  # the first of the listing
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, **SLOTS) as exporter:
         expected = of_fake(fake)
-        fake.queues.insert(0, hidden)
+        fake.queues.append(hidden)
         for number in range(3):
             assert ids(await exporter.poll()) == expected
             paths = asked(upstream)
@@ -956,7 +784,8 @@ async def test_what_is_due_is_by_the_clock_of_the_server(ahead: timedelta) -> No
     minutes = {31: -30, 32: -1, 33: 1, 34: 30}
     began = time.monotonic()
     fake.runs = [
-        flow_run(number, "Scheduled", 11, fake.now + timedelta(minutes=minute)) for number, minute in minutes.items()
+        flow_run(number, "Scheduled", fake.queues[1], fake.now + timedelta(minutes=minute))
+        for number, minute in minutes.items()
     ]
     for count in (None, 1000):
         fake.faults = {COUNT + OF_BACKLOG: answer(count)} if count else {}
@@ -975,48 +804,47 @@ async def test_what_is_due_is_by_the_clock_of_the_server(ahead: timedelta) -> No
         assert of_queue.longest_wait == pytest.approx(1800, abs=3 + late)
 
 
-def held(number: int, in_state: str, told: datetime, ago: float, **changed: object) -> Row:
-    return flow_run(number, in_state, 10, told - timedelta(seconds=ago), **changed)
+Q0: Final = Queue("a", "q0", limit=4)
 
 
-Runs = Callable[[datetime], list[Row]]
+def held(number: int, state: str, told: datetime, ago: float, **changed: object) -> Run:
+    return flow_run(number, state, Q0, told - timedelta(seconds=ago), **changed)
+
+
+def before(told: datetime, seconds: float) -> datetime:
+    return told - timedelta(seconds=seconds)
+
+
+Runs = Callable[[datetime], list[Run]]
 
 TELLS: Final[dict[str, tuple[Runs, Mapping[str, float], float]]] = {
     "running": (
         lambda told: [
-            held(23, "CANCELLING", told, 40.25),
-            held(22, "RUNNING", told, 10.25, total_run_time=3.0, estimated_run_time=13.25),
-            held(21, "PENDING", told, 5.5, start_time=None),
+            held(23, "Cancelling", told, 40.25),
+            held(22, "Running", told, 10.25, started=before(told, 13.25)),
+            held(21, "Pending", told, 5.5, started=None),
         ],
         {"CANCELLING": 40.25, "RUNNING": 10.25, "PENDING": 5.5},
         1e-3,
     ),
     "not-started": (
         lambda told: [
-            held(23, "CANCELLING", told, 40.25),
-            held(
-                21,
-                "PENDING",
-                told,
-                5.5,
-                start_time=None,
-                expected_start_time=(told - timedelta(seconds=70)).isoformat(),
-                estimated_start_time_delta=70.0,
-            ),
+            held(23, "Cancelling", told, 40.25),
+            held(21, "Pending", told, 5.5, started=None, expected_start=before(told, 70)),
         ],
         {"CANCELLING": 40.25, "PENDING": 5.5},
         1e-3,
     ),
     "none": (
         lambda told: [
-            held(23, "CANCELLING", told, 40.25, estimated_start_time_delta=9.0),
-            held(21, "PENDING", told, 5.5),
+            held(23, "Cancelling", told, 40.25, expected_start=before(told, 49.25)),
+            held(21, "Pending", told, 5.5),
         ],
         {"CANCELLING": 40.25, "PENDING": 5.5},
         2.5,
     ),
     "no-state": (
-        lambda told: [held(22, "RUNNING", told, 0) | {"state": None}, held(23, "CANCELLING", told, 40.25)],
+        lambda told: [held(22, "Running", told, 0), held(23, "Cancelling", told, 40.25)],
         {"CANCELLING": 40.25},
         2.5,
     ),
@@ -1024,14 +852,24 @@ TELLS: Final[dict[str, tuple[Runs, Mapping[str, float], float]]] = {
 
 
 @each_clock
-@pytest.mark.parametrize(("runs", "durations", "within"), TELLS.values(), ids=TELLS)
-async def test_durations_are_by_the_clock_of_the_server(
-    runs: Runs, durations: Mapping[str, float], within: float, ahead: timedelta
-) -> None:
+@pytest.mark.parametrize("tells", TELLS)
+async def test_durations_are_by_the_clock_of_the_server(tells: str, ahead: timedelta) -> None:
     """To the second by its Date; exactly where a run tells. So what the runs tell is a little off the Date here."""
-    fake = small(ahead=ahead)
+    runs, durations, within = TELLS[tells]
     exact = within < 1
-    fake.runs = runs(fake.now - timedelta(minutes=5) if exact else fake.now)
+    fake = small(ahead=ahead)
+    if exact:
+        fake.stands_at = fake.now - timedelta(minutes=5)
+    fake.queues[0] = Q0
+    fake.runs = runs(fake.stands_at or fake.now)
+
+    async def without_state(request: Request) -> bytes:
+        rows = (await fake.ask(request)).json()
+        date = {"Date": format_datetime(fake.now, usegmt=True)}
+        return answer([row | {"state": None} if row["state_type"] == "RUNNING" else row for row in rows], 200, date)
+
+    if tells == "no-state":
+        fake.faults = {RUNS: without_state}
     began = time.monotonic()
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["queues"]) as exporter:
         snapshot = snapshot_of(await exporter.poll())
@@ -1046,11 +884,11 @@ async def test_durations_are_by_the_clock_of_the_server(
 @each_clock
 async def test_waits_are_by_the_clock_of_the_server(ahead: timedelta) -> None:
     fake = small(ahead=ahead)
-    told = fake.now - timedelta(minutes=5)
-    start = (told - timedelta(seconds=70.5)).isoformat()
+    fake.stands_at = told = fake.now - timedelta(minutes=5)
+    start = before(told, 70.5)
     fake.runs = [
-        flow_run(31, "Late", 11, told - timedelta(seconds=300.25), start_time=start),
-        flow_run(30, "Late", 12, told, expected_start_time=start, estimated_start_time_delta=70.5),
+        flow_run(31, "Late", fake.queues[1], before(told, 300.25), started=start),
+        flow_run(30, "Late", fake.queues[2], told, expected_start=start),
     ]
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["backlog"]) as exporter:
         snapshot = snapshot_of(await exporter.poll())
@@ -1083,8 +921,8 @@ async def test_a_date_that_is_no_time_is_none(date: str, count: int | None) -> N
     if count:
         fake.faults = {COUNT + OF_BACKLOG: answer(count)}
 
-    def dated(request: Request) -> bytes:
-        head, blank, body = bytes(fake(request)).partition(b"\r\n\r\n")
+    async def dated(request: Request) -> bytes:
+        head, blank, body = (await fake(request)).partition(b"\r\n\r\n")
         return re.sub(rb"Date: [^\r]*", f"Date: {date}".encode(), head) + blank + body
 
     async with serve(dated) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
@@ -1099,13 +937,13 @@ async def test_a_date_that_is_no_time_is_none(date: str, count: int | None) -> N
 async def test_a_name_that_is_too_long_is_not_published() -> None:
     """A queue's name is in each of its lines: one of some megabytes would be gigabytes of metrics."""
     fake = small()
-    fake.pools += [pool(18, "p" * 100_000), pool(19, "P" * 1_000)]
+    fake.pools += [Pool("p" * 100_000), Pool("P" * 1_000)]
     fake.queues += [
-        queue(28, "q" * 2_000_000, work_pool_id=ident(7)),
-        queue(29, "Q" * 1_000, work_pool_id=ident(7)),
-        queue(30, "of the pool that is left out", work_pool_id=ident(18)),
+        Queue("a", "q" * 2_000_000),
+        Queue("a", "Q" * 1_000),
+        Queue("p" * 100_000, "of the pool that is left out"),
     ]
-    fake.limits += [limit(48, "l" * 1_001), limit(49, "L" * 1_000)]
+    fake.limits += [limit("l" * 1_001), limit("L" * 1_000)]
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
         state = await exporter.poll()
         text, page = await exporter.page(), await exporter.page("/")
@@ -1125,7 +963,8 @@ async def test_a_name_that_is_too_long_is_not_published() -> None:
 
 
 async def test_a_page_has_no_more_rows_than_were_asked_for() -> None:
-    fake = small(faults={POOLS: answer([pool(1000 + number, f"p{number}") for number in range(201)])})
+    fake = small()
+    fake.faults = {POOLS: answer([answers.pool(Pool(f"p{number}"), 0, fake) for number in range(201)])}
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
         state = await exporter.poll()
     assert state.failure
@@ -1143,12 +982,13 @@ async def test_the_holders_of_a_queue_end() -> None:
         counts = {"active_slots": 1, "count": 1, "limit": size, "pages": 1000, "page": 1, "concurrency_limit": 5}
         return answer({**counts, "flow_runs": holders})
 
-    fake = small(faults={one_status(10): endless})
+    fake = small()
+    fake.faults = {one_status(fake.queues[0]): endless}
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["queues"]) as exporter:
         # With six queues and three holders they are swept; of a sweep that fails each queue is asked.
         fake.faults[RUNS + OF_HOLDERS] = BROKEN
         snapshot = snapshot_of(await exporter.poll())
-        asked_of_it = [one for one in upstream.requests if one.path == f"/api{one_status(10)}"]
+        asked_of_it = [one for one in upstream.requests if one.path == f"/api{one_status(fake.queues[0])}"]
     (left_out,) = snapshot.unreadable
     assert (left_out.queue, left_out.reason, len(asked_of_it)) == ("q0", "too_large", 3)
     assert left_out.message.endswith("more than 200,000 holders")
@@ -1159,7 +999,7 @@ async def test_the_holders_of_a_queue_end() -> None:
 
 async def test_the_report_of_limits_and_backlog() -> None:
     fake = small(faults=dict.fromkeys(WORKERS, NOT_FOUND))
-    fake.limits += [limit(45, "a\nb", active=False, limit=0, active_slots=0)]
+    fake.limits += [limit("a\nb", active=False, limit=0, active_slots=0)]
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
         text = report([await exporter.poll()], exporter.telemetry.requests)
     sources, queues, limits, troubles = text.split("\n\n")

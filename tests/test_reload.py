@@ -27,13 +27,13 @@ from exporter.sources.cloro import CloroConfig
 from exporter.sources.prefect import PrefectConfig
 from tests.harness.certificates import authority
 from tests.harness.exporter import Exporter, Series, exporter, series
+from tests.harness.lookalike import BROKEN, COUNT, HISTORY, small
 from tests.harness.loop import until
 from tests.harness.process import PATIENCE, running
 from tests.harness.programs import ROOT
 from tests.harness.upstream import Request, answer, never, serve, serving
 from tests.test_cli import cloro, environment, prefect, upstream_answer
 from tests.test_poller import source
-from tests.test_prefect_parts import BROKEN, COUNT, HISTORY, small
 
 SLOTS = "concurrency_queue_active_slots"
 POLLS = "concurrency_exporter_polls_total"
