@@ -15,6 +15,9 @@ def main() -> int:
         # Not by an exception, which an import could catch.
         os._exit(0 if serves else 128 + number)
 
+    if serves:
+        # It would end the process until there is a handler for it, and then there is nothing to reload yet.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # As PID 1 a signal without a handler is ignored. The image has these blocked until there is one.
     stops = (signal.SIGTERM, signal.SIGINT)
     for number in stops:

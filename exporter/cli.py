@@ -6,9 +6,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -20,10 +20,11 @@ from exporter.output import say
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
+from exporter.reload import Load, Reloader, read_both, use
 from exporter.report import report
 from exporter.settings.reader import ConfigError
 from exporter.shard import Shard
-from exporter.threads import LookUps, in_thread
+from exporter.threads import LookUps
 from exporter.web import config as web_config
 from exporter.web import listeners
 from exporter.web.guard import Guard
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from exporter.demo import Upstreams
 
 log = structlog.get_logger()
-
-Load = Callable[[], Config]
-T = TypeVar("T")
 
 _SHUTDOWN_SECONDS: Final = 1
 
@@ -51,9 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A server that is told to stop has done its work; a check or a dry run has not.
         raise SystemExit(0 if serves else 128 + number)
 
-    if serves:
-        # It would end the process until there is a handler for it, and then there is nothing to reload yet.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for stop in (signal.SIGTERM, signal.SIGINT):
         # As PID 1 a signal without a handler is ignored, so there has to be one from the start.
         signal.signal(stop, end)
@@ -79,26 +74,12 @@ async def _run(flags: argparse.Namespace) -> int:
 def _check(flags: argparse.Namespace, load: Load) -> int:
     """Read all files. Raises `ConfigError` with the mistakes of all of them."""
     web = flags.web_config_file
-    configuration, _ = _read(load, lambda: web_config.load(web) if web else None)
-    _warn(configuration)
+    configuration, _ = read_both(load, lambda: web_config.load(web) if web else None)
+    config.warn(configuration)
     say(f"{_origin(flags)}: {len(configuration.sources)} source(s), no errors")
     if web:
         say(f"{web}: no errors")
     return 0
-
-
-def _read(load: Load, load_web: Callable[[], T]) -> tuple[Config, T]:
-    """What both return. Raises `ConfigError` with the mistakes of both."""
-    mistakes = []
-    found: list[Any] = []
-    for read in (load, load_web):
-        try:
-            found.append(read())
-        except ConfigError as error:
-            mistakes += error.mistakes
-    if mistakes:
-        raise ConfigError(mistakes)
-    return found[0], found[1]
 
 
 @asynccontextmanager
@@ -136,7 +117,7 @@ async def _dry_run(configuration: Config, shard: Shard) -> int:
     store = Store(clock)
     telemetry = Telemetry(clock)
     poller = Poller(store, telemetry, clock, shard)
-    await _configure(poller, configuration)
+    await use(configuration, poller)
     try:
         await asyncio.gather(*(poller.poll(state.name) for state in store.view().states))
         states = store.view().states
@@ -152,52 +133,18 @@ async def _serve(flags: argparse.Namespace, load: Load, place: Location) -> int:
     telemetry = Telemetry(clock)
     poller = Poller(store, telemetry, clock, flags.shard)
     file = flags.web_config_file
-    configuration, web = _read(
+    configuration, web = read_both(
         load, lambda: web_config.LiveWebConfig(file, telemetry.web_config_read, clock) if file else None
     )
-    reloading = asyncio.Lock()
-
-    async def reload() -> str:
-        """Read the configuration again and use it if it is good; what runs goes on if it is not."""
-        async with reloading:
-            good = False
-            try:
-                # To read many sources takes long, and scrapes must not wait for it.
-                loading = asyncio.ensure_future(in_thread(load))
-                await asyncio.wait([loading])
-                new, _ = _read(loading.result, web.read if web else lambda: None)
-                await _configure(poller, new)
-                good = True
-            except ConfigError as error:
-                log.error(  # noqa: TRY400  a user's mistake, not a fault
-                    "configuration not reloaded; the old one stays", mistakes=error.mistakes
-                )
-                return str(error)
-            finally:
-                telemetry.config_read(success=good)
-            log.info("configuration reloaded", sources=len(new.sources))
-            return ""
-
+    reloader = Reloader(load, web.read if web else lambda: None, poller, telemetry)
     loop = asyncio.get_running_loop()
     look_ups = LookUps(loop)
-    reloads: set[asyncio.Task[str]] = set()
-
-    def hang_up() -> None:
-        task = loop.create_task(reload())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    async with reloading:
-        loop.add_signal_handler(signal.SIGHUP, hang_up)
-        await _configure(poller, configuration)
-        telemetry.config_read(success=True)
+    loop.add_signal_handler(signal.SIGHUP, reloader.hang_up)
+    await reloader.start(configuration)
     sockets = _sockets(flags)
-    routes = application(store, telemetry, reload if flags.web_enable_lifecycle else None, place)
-    server = Server(
-        Guard(place.below(routes), web, clock),
-        graceful_seconds=_SHUTDOWN_SECONDS,
-        tls=web.tls() if web else None,
-    )
+    routes = application(store, telemetry, reloader.reload if flags.web_enable_lifecycle else None, place)
+    tls = web.tls() if web else None
+    server = Server(Guard(place.below(routes), web, clock), graceful_seconds=_SHUTDOWN_SECONDS, tls=tls)
     for stop in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(stop, server.stop)
     poller.start()
@@ -207,7 +154,7 @@ async def _serve(flags: argparse.Namespace, load: Load, place: Location) -> int:
             address=",".join(map(listeners.shown, sockets)),
             version=__version__,
             configuration=_origin(flags),
-            tls=server.config.ssl_context_factory is not None,
+            tls=tls is not None,
             sources=",".join(state.name for state in store.view().states),
             shard=str(flags.shard),
         )
@@ -225,24 +172,3 @@ def _sockets(flags: argparse.Namespace) -> list[socket.socket]:
     if flags.web_systemd_socket:
         return listeners.from_systemd(os.environ)
     return listeners.listen_on(flags.web_listen_address or [f":{DEFAULT_PORT}"])
-
-
-async def _configure(poller: Poller, configuration: Config) -> None:
-    try:
-        await poller.configure(configuration.sources)
-    except OSError as error:
-        raise ConfigError([f"a certificate of tls_config can no longer be used: {error}"]) from None
-    _warn(configuration)
-
-
-def _warn(configuration: Config) -> None:
-    """Tell of settings that work, until something is slow."""
-    for source in configuration.sources:
-        if source.stale_after < source.least_stale_after:
-            log.warning(
-                "stale_after is too short: when a poll overruns interval, good data expires before the next poll"
-                " can finish",
-                source=source.name,
-                stale_after_seconds=source.stale_after,
-                least_seconds=source.least_stale_after,
-            )

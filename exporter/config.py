@@ -72,6 +72,19 @@ def from_environment(environment: Mapping[str, str]) -> Config:
     return config
 
 
+def warn(configuration: Config) -> None:
+    """Log settings that work only until something is slow."""
+    for source in configuration.sources:
+        if source.stale_after < source.least_stale_after:
+            log.warning(
+                "stale_after is too short: when a poll overruns interval, good data expires before the next poll"
+                " can finish",
+                source=source.name,
+                stale_after_seconds=source.stale_after,
+                least_seconds=source.least_stale_after,
+            )
+
+
 ABOUT: Final[Mapping[str, About]] = {system: config.about for system, config in SYSTEMS.items()}
 """What each system says about itself."""
 
