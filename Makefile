@@ -81,7 +81,7 @@ docs: $(VENV)/installed-tests  ## write the references of flags, settings, route
 clean:  ## remove what the other targets have installed
 	rm -rf $(VENV) .cache tests/browser/node_modules tests/browser/dist tests/deploy/node_modules
 
-# Each environment is made anew when what it is made from has changed.
+# Each environment is rebuilt when its inputs have changed.
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12 …"; exit 1; }
