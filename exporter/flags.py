@@ -19,7 +19,7 @@ DEFAULT_PORT: Final = 10099
 class _Once(argparse.Action):
     """Store the value of a flag, or True of one without, and refuse it a second time.
 
-    argparse itself drops the first value without a word.
+    argparse itself drops the first value without an error.
     """
 
     def __call__(

@@ -37,7 +37,7 @@ class _NeverWaits(logging.StreamHandler[TextIO]):
             self._poll = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, if there is room for it, after one that tells of those that were lost."""
+        """Write a line, if there is room for it, after one that counts the lost lines."""
         if lost := self._lost:
             self._lost = 0
             told = f"{lost} log line(s) were lost, since they could not be written"

@@ -10,9 +10,9 @@ from typing import Final
 class Shard:
     """One of `total` exporters; `index` counts from 0.
 
-    What is shared out are names, which series are told apart by, and not ids: a queue that is made anew under its name
-    stays where it was. One shard more takes its part of the names from the others, and no other name moves: that is the
-    jump consistent hash of Lamping and Veach (arXiv:1406.2294).
+    Names are divided, and not ids, because names distinguish series: a queue that is deleted and created again stays in
+    its shard. An additional shard takes its part of the names from the others, and no other name moves. This is the jump
+    consistent hash of Lamping and Veach (arXiv:1406.2294).
     """
 
     index: int = 0

@@ -216,7 +216,7 @@ def _stamped(id_: UUID, rows: Rows) -> Json:
 
 
 def _total_run_time(run: Run) -> float:
-    """How long it was RUNNING before its present state. It starts once, so RUNNING itself counts for nothing yet."""
+    """Return how long it was RUNNING before its current state. It starts once, so RUNNING itself does not count yet."""
     return (run.state.timestamp - run.started).total_seconds() if run.started else 0.0
 
 
@@ -226,7 +226,7 @@ def _estimated_run_time(run: Run, now: datetime) -> float:
 
 
 def _lateness(run: Run, now: datetime) -> float:
-    """How long after the time expected it started, or has not started yet."""
+    """Return how long after the expected time it started, or has not started yet."""
     return max(0.0, ((run.started or now) - run.expected_start).total_seconds())
 
 

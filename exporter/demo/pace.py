@@ -38,7 +38,7 @@ class Wave:
     """Seconds that the surge lasts."""
 
     def arrivals(self, second: int) -> int:
-        """How many arrive in one second, `second` being counted from the start of the demo."""
+        """Return how many arrive in one second; `second` counts from the start of the demo."""
         return floor(self._arrived(second + 1)) - floor(self._arrived(second))
 
     def _arrived(self, second: int) -> float:

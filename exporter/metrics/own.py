@@ -1,4 +1,4 @@
-"""Every family in which the exporter tells of itself: what its polls did, and what is known of each source."""
+"""Every family about the exporter itself: its polls, and the state of each source."""
 
 from typing import Final
 

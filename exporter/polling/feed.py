@@ -111,7 +111,7 @@ class Feed:
                 self._announced[endpoint] = retirement
 
     async def _renew(self) -> None:
-        """Build the source anew if one of its certificates has changed; what it had before serves until they fit.
+        """Build the source again if a certificate has changed; until the new ones fit, the old ones stay in use.
 
         That is tried at each poll: there may have been no file descriptor left to read them with.
         """

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 MAX_RETRY_AFTER: Final = 600.0
 """Most seconds that an upstream's Retry-After can silence the polls: it must not blind us for a day."""
 MAX_BACK_OFF: Final = 120.0
-"""Seconds up to which the polls of a source that goes on failing come ever later, unless its interval is longer."""
+"""Longest time, in seconds, between polls of a failing source, unless its interval is longer."""
 
 
 class Poller:
@@ -115,7 +115,7 @@ class Poller:
             self._back_off[name] = feed.config.interval
 
     def _wait(self, name: str, failed: Failed) -> None:
-        """Put the next poll off after one that failed: for as long as upstream asks, within reason, and ever longer."""
+        """Postpone the next poll after a failure, by `Retry-After` (within reason) or by the growing back-off."""
         seconds = min(failed.retry_after or 0.0, MAX_RETRY_AFTER)
         # Data that is still good could expire while we wait.
         if not self._store.serves(name):

@@ -21,7 +21,7 @@ _STEP_SECONDS: Final = 1.0
 
 
 class Schedule:
-    """One job of APScheduler per source. `run` polls a source by its name, `skipped` is told of a poll that was not.
+    """One job of APScheduler per source. `run` polls a source by its name, `skipped` reports a skipped poll.
 
     Only a poll that falls into the one before it is skipped.
     """

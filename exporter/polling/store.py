@@ -1,4 +1,4 @@
-"""The state of each source: how its last poll ended, what there is to serve, and what the next poll starts from."""
+"""The state of each source: how its last poll ended, the data to serve, and the memory for the next poll."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

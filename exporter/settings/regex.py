@@ -18,7 +18,7 @@ class _Compiled(Protocol):
 class FullMatch:
     """An RE2 expression that is anchored at both ends, as in Prometheus. Raises `ValueError` for any other syntax.
 
-    RE2 needs time in proportion to the text. Python's `re` can need exponential time, and whoever may name a queue
+    RE2 needs time in proportion to the text. Python's `re` can need exponential time, and anyone who may name a queue
     chooses the text: one name would stop the whole process.
     """
 

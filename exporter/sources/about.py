@@ -14,7 +14,7 @@ class Variable:
     """A variable of the environment that the system's own client reads, and what it sets.
 
     `key` is the key of a source; one in another is written `tls_config.ca_file`. `note` is for the documents, in
-    Markdown: what there is to know beyond that.
+    Markdown: additional facts.
     """
 
     name: str

@@ -52,7 +52,9 @@ class CloroConfig(SourceConfig):
     @model_validator(mode="after")
     def _has_a_key(self) -> Self:
         if not self.authorization:
-            raise ValueError("cloro wants an API key; set authorization.credentials or authorization.credentials_file")
+            raise ValueError(
+                "cloro requires an API key; set authorization.credentials or authorization.credentials_file"
+            )
         return self
 
 
@@ -90,7 +92,7 @@ _STATUS: Final = TypeAdapter(_AsyncStatus)
 
 
 class CloroSource:
-    """Reads the one endpoint that tells of the whole organization."""
+    """Reads the one endpoint, which describes the whole organization."""
 
     def __init__(self, config: CloroConfig, count_request: CountRequest) -> None:
         self._client = Client(

@@ -142,8 +142,8 @@ class LiveWebConfig:
 
     A file that is wrong changes nothing: what it said before stays in use, and the mistakes are logged. It is read
     again when something changes, or some seconds later: there may have been no file descriptor left to read it with.
-    Not at once: that would cost every request and handshake time, whoever they come from.
-    Whether TLS is spoken at all is decided at the start. `was_read` is told of every reading after the first.
+    Not at once: that would cost time for every request and handshake.
+    Whether TLS is spoken at all is decided at the start. `was_read` is called after every reading but the first.
     """
 
     def __init__(self, path: Path, was_read: WasRead, clock: Clock) -> None:

@@ -85,7 +85,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._step(self._limits.head)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is closed, by whomever."""
+        """Forget the connection, which either side has closed."""
         self._open.pop(self, None)
         if self._deadline:
             self._deadline.cancel()

@@ -137,7 +137,7 @@ def _remember(memory: dict[K, V], key: K, value: V, most: int) -> None:
 def _is_right(password: bytes, hashed: bytes, greatest_cost: int) -> bool:
     """Whether the password has this hash, which is empty for a name that is nobody's.
 
-    It takes as long as one check at the greatest cost, whoever the name belongs to: time does not tell who is a user.
+    It takes as long as one check at the greatest cost for any name, so that the time does not reveal who is a user.
     Each step of the cost doubles the time, so all steps from one cost up to another make up for the difference.
     """
     right = bool(hashed) and bcrypt.checkpw(password, hashed)

@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections. asyncio's own servers do not limit them, nor tell of those in their handshake."""
+        """Accept connections. asyncio's own servers neither limit nor report those in their handshake."""
         self.servers = []
         for listener in sockets or []:
             # Inherited by every connection. What the kernel keeps of what one side does not read is memory of the
@@ -158,7 +158,7 @@ class Server(uvicorn.Server):
 
 
 def _until_its_client_is_gone(application: ASGIApp) -> ASGIApp:
-    """The application, whose request ends without a word if its client has gone, or if it is cancelled at a stop.
+    """The application, whose request ends without a log line if its client has gone, or if it is cancelled at a stop.
 
     uvicorn logs both as errors of the application, with a traceback.
     """

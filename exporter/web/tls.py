@@ -1,4 +1,4 @@
-"""TLS of what is served: `tls_server_config`, and the contexts of the standard library that it makes."""
+"""TLS of the web server: `tls_server_config`, and the standard library's contexts that it makes."""
 
 import ipaddress
 import platform
