@@ -11,8 +11,8 @@ class Shard:
     """One of `total` exporters; `index` counts from 0.
 
     Names are divided, and not ids, because names distinguish series: a queue that is deleted and created again stays in
-    its shard. An additional shard takes its part of the names from the others, and no other name moves. This is the jump
-    consistent hash of Lamping and Veach (arXiv:1406.2294).
+    its shard. An additional shard takes its part of the names from the others, and no other name moves. This is jump
+    consistent hashing by Lamping and Veach (arXiv:1406.2294).
     """
 
     index: int = 0

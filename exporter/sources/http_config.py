@@ -56,7 +56,7 @@ def _carried_file(path: Path) -> Path:
 
 
 def read_file(path: Path) -> str:
-    """Return a file's content without the white space around it. Raises `OSError`, and `ValueError` if it is not UTF-8."""
+    """Return a file's content, stripped of white space. Raises `OSError`, and `ValueError` if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError:
