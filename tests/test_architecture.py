@@ -42,7 +42,7 @@ def test_no_parts_import_each_other() -> None:
 def test_rooms_know_only_what_comes_before_them() -> None:
     allowed = {
         "settings": set(),
-        "sources": {"model", "settings", "shard"},
+        "sources": {"model", "settings", "shard", "threads"},
         "metrics": {"model", "threads"},
         "polling": {"sources", "metrics", "model", "settings", "shard", "clock", "threads"},
         "web": {"polling", "metrics", "settings", "clock", "threads"},

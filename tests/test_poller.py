@@ -29,8 +29,8 @@ STATUS = {"queuedTasks": 3, "processingTasks": 2, "concurrency": {"used": 2, "ma
 class Running:
     """A poller with its schedule, and what it counts."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.store = Store(clock)
+    def __init__(self, clock: Clock, of_store: Clock) -> None:
+        self.store = Store(of_store)
         self.telemetry = Telemetry(clock)
         self.poller = Poller(self.store, self.telemetry, clock)
 
@@ -67,8 +67,12 @@ def source(name: str, upstream: Upstream, **settings: object) -> CloroConfig:
 
 
 @asynccontextmanager
-async def scheduled(*sources: CloroConfig, clock: Clock | None = None) -> AsyncIterator[Running]:
-    running = Running(clock or Clock())
+async def scheduled(
+    *sources: CloroConfig,
+    clock: Clock = Clock(),  # noqa: B008  it is frozen
+    of_store: Clock = Clock(),  # noqa: B008  it is frozen
+) -> AsyncIterator[Running]:
+    running = Running(clock, of_store)
     await running.poller.configure(sources)
     running.poller.start()
     try:
@@ -136,6 +140,24 @@ async def test_the_next_poll_is_planned_for_when_upstream_asks(asked: str, waite
             running.assert_waits("a", waited, since=since)
 
 
+@pytest.mark.parametrize("step", [-1800, 1800], ids=["back", "forward"])
+async def test_polls_keep_their_pace_when_the_wall_clock_is_set(step: float) -> None:
+    """What is planned by wall time moves with it. The clock is looked at whenever the schedule changes."""
+    was_set_by = 0.0
+    clock = Clock(now=lambda: time.time() + was_set_by)
+    async with serve(lambda _: answer(STATUS)) as upstream:
+        one, other = source("a", upstream, interval="2h"), source("b", upstream, interval="2h")
+        async with scheduled(one, clock=clock) as running:
+            await until(lambda: running.polls("a", "success") == 1)
+            planned = running.planned("a")
+            was_set_by = step
+            await running.poller.configure([one, other])
+            moved = (running.planned("a") - planned).total_seconds()
+            assert abs(moved - step) < 1  # the two clocks are not read at the same moment
+            await running.poller.configure([one])
+            assert (running.planned("a") - planned).total_seconds() == moved
+
+
 async def test_no_poll_comes_before_upstream_has_asked_for_one() -> None:
     arrived: list[float] = []
 
@@ -183,7 +205,7 @@ async def test_a_poll_that_succeeds_ends_the_back_off() -> None:
     expired = 0.0
     clock = Clock(monotonic=lambda: time.monotonic() + expired)
     async with serve(lambda _: answer({}, 500)) as upstream:
-        async with scheduled(source("a", upstream, interval="10s"), clock=clock) as running:
+        async with scheduled(source("a", upstream, interval="10s"), of_store=clock) as running:
             await until(lambda: running.polls("a", "failure") == 1)
             await running.poll("a", then=20)
             upstream.answer = lambda _: answer(STATUS)

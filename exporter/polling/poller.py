@@ -45,7 +45,7 @@ class Poller:
         self._overrunning: set[str] = set()
         """Sources whose poll that runs has made another one be skipped."""
         self._stopped = False
-        self._schedule = Schedule(self._run, self._skipped)
+        self._schedule = Schedule(self._run, self._skipped, clock)
 
     async def configure(self, configs: Sequence[SourceConfig]) -> None:
         """Poll these sources from now on. One that is configured as before keeps its data and its schedule.
