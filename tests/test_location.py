@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from exporter.settings.reader import ConfigError
 from exporter.web.location import Base, location
 from tests.harness import browser
 from tests.harness.exporter import Exporter, exporter
-from tests.harness.process import PATIENCE, answers, free_port, running
-from tests.harness.programs import program
+from tests.harness.nginx import nginx
+from tests.harness.process import PATIENCE, free_port
 from tests.harness.prometheus import PrometheusServer
 from tests.test_cli import run
 
@@ -113,31 +112,6 @@ class Proxied:
         return httpx.get(f"{self.url}{path}", trust_env=False, timeout=PATIENCE)
 
 
-@contextmanager
-def nginx(directory: Path, port: int, location_: str, proxy_pass: str) -> Iterator[None]:
-    """Debian's nginx, without anything of the machine's configuration."""
-    for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
-        (directory / name).mkdir()
-    temporary = " ".join(f"{name}_temp_path {directory / name};" for name in ("proxy", "fastcgi", "uwsgi", "scgi"))
-    config = directory / "nginx.conf"
-    config.write_text(f"""
-daemon off; master_process off; pid {directory / "nginx.pid"}; error_log stderr;
-events {{}}
-http {{
-  access_log off; client_body_temp_path {directory / "body"}; {temporary}
-  server {{
-    listen 127.0.0.1:{port};
-    location {location_} {{ proxy_pass {proxy_pass}; proxy_set_header Host $http_host; }}
-    location = /alive {{ return 200; }}
-  }}
-}}
-""")
-    command: list[str | Path] = [program("nginx"), "-e", "stderr", "-p", directory, "-c", config]
-    with running(command, log=directory / "nginx.log") as process:
-        process.wait_until(answers(f"http://127.0.0.1:{port}/alive"), what="nginx answers")
-        yield
-
-
 @pytest.fixture(scope="module", params=["as it came", "without its prefix", "with another"])
 def proxied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
     """The proxy passes a path on as it came, or removes its prefix, or puts another in its place."""
@@ -148,7 +122,10 @@ def proxied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if request.param != "as it came":
         flags.append(f"--web.route-prefix={prefix}/")
     with exporter(directory, *flags, prefix=prefix) as command:
-        with nginx(directory, port, "/tools/concurrency/", f"{command.url}{prefix}/"):
+        passed = (
+            f"location /tools/concurrency/ {{ proxy_pass {command.url}{prefix}/; proxy_set_header Host $http_host; }}"
+        )
+        with nginx(directory / "nginx", f"server {{ listen 127.0.0.1:{port}; {passed} }}", port):
             yield Proxied(url, command)
 
 

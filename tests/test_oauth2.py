@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 from exporter.config import load
 from exporter.model import FailureReason
 from exporter.settings.reader import ConfigError
+from tests.harness.certificates import authority, certificate
 from tests.harness.oauth2 import ID, SECRET, TokenEndpoint
 from tests.harness.upstream import Answer, Request, Upstream, answer, never, serve
+from tests.test_credentials import tunnels
 from tests.test_faults import AUTH, GOOD, Exporter, by_path
 
 
@@ -177,6 +180,34 @@ async def test_the_file_with_the_secret_is_read_for_each_token(tmp_path: Path) -
         state = await exporter.poll()
         assert state.failure
         assert state.failure.message == f"can't read oauth2.client_secret_file {file}: No such file or directory"
+
+
+async def test_the_token_endpoint_has_its_own_proxy_and_authorities(tmp_path: Path) -> None:
+    """And the API has none of them."""
+    authority(tmp_path)
+    authority(tmp_path, "other")
+    certificate(tmp_path, "tokens", "DNS:tokens.example")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "tokens.pem", tmp_path / "tokens.key")
+    heads: list[str] = []
+    async with (
+        serve(TokenEndpoint(), tls=context) as endpoint,
+        tunnels(endpoint.port, heads) as proxy,
+        serve(Guarded()) as upstream,
+    ):
+        for name, outcome in (("other", "failure"), ("ca", "success")):
+            way = {"proxy_url": proxy, "tls_config": {"ca_file": str(tmp_path / f"{name}.pem")}}
+            settings = {**AUTH["prefect"], "oauth2": oauth2("https://tokens.example", **way)}
+            async with Exporter("prefect", upstream.url, **settings) as exporter:
+                state = await exporter.poll()
+                assert state.outcome == outcome, state.failure
+                if state.failure:
+                    assert state.failure.reason == "tls"
+                    assert state.failure.message.startswith("POST https://tokens.example/token: TLS failed: ")
+                    assert not upstream.requests
+    assert [head.split("\r\n")[0] for head in heads] == ["CONNECT tokens.example:443 HTTP/1.1"] * 2
+    assert len(endpoint.requests) == 1
+    assert len(upstream.requests) > 3
 
 
 LONG = b"x" * 17_000_000

@@ -55,7 +55,7 @@ class Client:
             config,
             request_timeout=request_timeout,
             explain=explain,
-            hint=f"check {'oauth2' if config.oauth2 else 'authorization or basic_auth'} of the source",
+            hint=f"check {_places(config)} of the source",
             count_request=count_request,
         )
         token_source = (
@@ -134,6 +134,13 @@ class Client:
             if not login.is_asked_for_by(error):
                 raise
         return await self._logged_in(send, sent + await login.renewed(held, ask), before)
+
+
+def _places(config: SourceConfig) -> str:
+    """Name the settings whose credentials may be wrong."""
+    if config.oauth2:
+        return "oauth2 and http_headers" if config.http_headers else "oauth2"
+    return "authorization, basic_auth and http_headers" if config.http_headers else "authorization or basic_auth"
 
 
 def _segment(name: str) -> str:

@@ -1,6 +1,7 @@
 """The one place that talks HTTP to a server: TLS, proxy, deadline, size cap, retry, counting, and what went wrong."""
 
 import asyncio
+import html
 import os
 import re
 import ssl
@@ -148,7 +149,7 @@ class Transport:
             raise SourceError("http_status", f"{what}: redirected to an invalid address") from None
         rate_limit, date = _rate_limit(response.headers), _date(response.headers.get("Date"))
         if response.status_code != HTTPStatus.OK:
-            raise self._refused(exchange, response, self._detail(body), rate_limit)
+            raise self._refused(exchange, response, self._detail(response, body), rate_limit)
         return Fetched(body, credentials, response.headers, rate_limit, date, exchange.request_id)
 
     async def _send(
@@ -192,12 +193,15 @@ class Transport:
             self._running -= 1
             self._count_request(exchange.endpoint, code, retirement)
 
-    def _detail(self, content: bytes) -> str:
-        """Return what the body of an error says, in upstream's own words."""
+    def _detail(self, response: httpx.Response, content: bytes) -> str:
+        """Return what an error's body says: the API in its JSON, or a gateway in front of it in the title of a page."""
         try:
             return self._explain(_ANY.validate_json(content)) or ""
         except ValidationError:
-            return ""
+            title = None if response.has_redirect_location else _TITLE.search(content)
+        text = html.unescape(title[1].decode(errors="replace")).strip() if title else ""
+        text = text.removeprefix(f"{response.status_code} ")
+        return "" if text == response.reason_phrase else text
 
     def _refused(
         self, exchange: "_Exchange", response: httpx.Response, detail: str, rate_limit: RateLimit | None
@@ -207,12 +211,15 @@ class Transport:
         message = f"{exchange.what}: {status} {credentials.redact(response.reason_phrase)}".rstrip()
         if response.has_redirect_location:
             message += (
-                f", redirected to {credentials.redact(response.headers['Location'])}; set url to where the API is"
+                f", redirected to {credentials.redact(response.headers['Location'])}; set url to where the API is, or"
+                " http_headers or oauth2 if that is a login page"
             )
         if detail:
             message += f": {credentials.redact(detail)}"
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             message += f"; {self._hint}"
+        elif "certificate" in detail:  # nginx and others have no status of its own for it
+            message += "; check tls_config of the source"
         return StatusError(
             message,
             status=status,
@@ -226,6 +233,7 @@ class Transport:
 
 
 _ANY: Final = TypeAdapter[Any](Any)
+_TITLE: Final = re.compile(rb"<title[^>]{0,100}>([^<]{1,200})</title>", re.IGNORECASE)
 
 
 @dataclass(slots=True)
