@@ -4,6 +4,7 @@ Each pattern comes with what to write instead. The list is short on purpose: it 
 and no word that has a good use.
 """
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,23 @@ def shown() -> Iterator[Text]:
         yield Text(template.name, template.read_text(encoding="utf-8"))
 
 
+MODULES: Final = sorted((ROOT / "exporter").rglob("*.py"))
+
+
+def strings(module: Path) -> Iterator[Text]:
+    """Every text in a module: messages, log lines, settings and docstrings."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield Text(f"{module.relative_to(ROOT)}:{node.lineno}", node.value)
+
+
+def docstrings(module: Path) -> Iterator[Text]:
+    """The docstring of each function of a module that has one, with the function's name."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (text := ast.get_docstring(node)):
+            yield Text(f"{module.relative_to(ROOT)}:{node.lineno}: {node.name}", text)
+
+
 def found(texts: Iterator[Text], patterns: dict[str, str]) -> list[str]:
     """Where a pattern stands in these texts, and what to write instead."""
     compiled = [(re.compile(rf"\b(?:{one})\b", re.IGNORECASE), instead) for one, instead in patterns.items()]
@@ -120,6 +138,18 @@ def test_manifests_use_ordinary_words() -> None:
 
 def test_help_uses_ordinary_words() -> None:
     assert found(shown(), NEVER | TERMS) == []
+
+
+def test_messages_and_docstrings_use_ordinary_words() -> None:
+    assert found((text for module in MODULES for text in strings(module)), NEVER) == []
+
+
+def test_docstrings_of_functions_say_what_they_do() -> None:
+    """They say "Return the queues that …", and not "What the queues are"."""
+    texts = [text for module in MODULES if module.parent.name != "prefect" for text in docstrings(module)]
+    assert len(texts) > 200
+    question = re.compile(r"(?:What|Which|Who|Whom|Whose|How)\b")
+    assert [f"{place}: {text.splitlines()[0]}" for place, text in texts if question.match(text)] == []
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ class _Api:
         return JSONResponse([answers.queue(queue, taken[queue], rows) for queue in page])
 
     async def queue_status(self, request: Request) -> Response:
-        """Who holds the slots of one queue, ordered by run id."""
+        """Return the holders of the slots of one queue, ordered by run id."""
         body = await read_body(request)
         limit, page = body.limit(), body.page()
         body.check()

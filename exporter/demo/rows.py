@@ -1,6 +1,6 @@
 """What a Prefect server has in its database at one moment, as far as an exporter reads it.
 
-The ids of what has a name are derived from it, so that they survive a restart. There is one object of each deployment
+Ids are derived from names, so that they survive a restart. There is one object of each deployment
 and queue: they are compared by identity, which keeps them cheap as keys.
 """
 
@@ -101,7 +101,7 @@ class Worker:
 
 
 def status(heartbeat: datetime, interval: timedelta, now: datetime) -> str:
-    """What the last heartbeat of a worker says of it: OFFLINE when three have not come."""
+    """Return the status of a worker by its last heartbeat: OFFLINE when three are missing."""
     return "ONLINE" if now - heartbeat < 3 * interval else "OFFLINE"
 
 
@@ -157,7 +157,7 @@ class Rows:
         return [run for run in self.runs if run.queue is queue and run.state.type in QUEUE_HOLDERS]
 
     def taken(self, states: Collection[StateType]) -> Counter[Queue]:
-        """How many runs each queue has in one of these states."""
+        """Count the runs of each queue in these states."""
         return Counter(run.queue for run in self.runs if run.state.type in states)
 
     def limit_of(self, deployment: Deployment) -> Limit | None:

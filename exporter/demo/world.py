@@ -39,7 +39,7 @@ HEARTBEAT = timedelta(seconds=30)
 SET_UP = timedelta(days=200)
 """How long before the start of the demo everything but the runs was created."""
 MAX_WAITING = 60
-"""Runs that wait in one queue, at most: a paused queue must not grow for ever."""
+"""Runs that wait in one queue, at most: a paused queue must not grow forever."""
 CANCELLED_SHARE = 0.05
 """Of the runs, those that somebody cancels: their CANCELLING holds a slot of the queue but none of the pool."""
 
@@ -82,7 +82,7 @@ class World:
             self._arrive()
 
     def at(self, now: datetime) -> Rows:
-        """What the server has after having been played on until `now`."""
+        """Play the server on until `now`, and return its rows."""
         self.advance(now)
         return Rows(
             created=self.start - SET_UP,
