@@ -32,7 +32,8 @@ from exporter.polling.telemetry import Telemetry
 from exporter.shard import WHOLE, Shard
 from exporter.sources.prefect import PrefectConfig
 from exporter.sources.prefect.slots import HOLDING_STATES
-from exporter.web.server import Server, listen
+from exporter.web.listeners import listen
+from exporter.web.server import Server
 from tests.harness.exporter import exporter, series
 from tests.harness.prefect import PrefectServer
 from tests.harness.process import Process, accepts, free_port

@@ -23,7 +23,8 @@ from starlette.routing import Route
 from exporter.web.answers import MAX_HELD_BYTES
 from exporter.web.connection import Connection, Limits
 from exporter.web.http import MAX_HEAD_BYTES
-from exporter.web.server import Server, listen
+from exporter.web.listeners import listen
+from exporter.web.server import Server
 from tests.harness.certificates import authority, certificate
 from tests.harness.loop import skip, until
 from tests.harness.process import PATIENCE

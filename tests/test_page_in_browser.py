@@ -16,7 +16,8 @@ from starlette.types import ASGIApp
 
 from exporter.clock import Clock
 from exporter.web.guard import Guard
-from exporter.web.server import Server, listen
+from exporter.web.listeners import listen
+from exporter.web.server import Server
 from tests.harness import browser
 from tests.harness.cloro import error
 from tests.harness.exporter import exporter

@@ -11,7 +11,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from exporter.web.connection import Limits
-from exporter.web.server import Server, listen
+from exporter.web.listeners import listen
+from exporter.web.server import Server
 from tests.harness.process import PATIENCE
 
 

@@ -24,9 +24,10 @@ from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.shard import Shard
 from exporter.web.guard import Guard
+from exporter.web.listeners import listen
 from exporter.web.management import Reload
 from exporter.web.routes import application
-from exporter.web.server import Server, listen
+from exporter.web.server import Server
 from tests.harness.exporter import series
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"

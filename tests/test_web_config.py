@@ -28,7 +28,8 @@ from exporter.clock import Clock
 from exporter.settings.reader import ConfigError
 from exporter.web.config import LiveWebConfig, load
 from exporter.web.guard import HEADERS, Guard
-from exporter.web.server import Server, listen
+from exporter.web.listeners import listen
+from exporter.web.server import Server
 from tests.harness.certificates import authority, certificate
 from tests.harness.process import PATIENCE, Process, free_port, no_descriptors, running
 from tests.harness.prometheus import PrometheusServer

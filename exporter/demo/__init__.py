@@ -10,7 +10,8 @@ from exporter.demo import cloro, prefect
 from exporter.demo.tasks import Tasks
 from exporter.demo.world import World
 from exporter.web.connection import Limits
-from exporter.web.server import Server, listen
+from exporter.web.listeners import listen
+from exporter.web.server import Server
 
 STOP_WITHIN = 1
 """Seconds that requests still being answered may take when the demo stops."""

@@ -7,11 +7,21 @@ from collections.abc import Iterable, MutableMapping
 from typing import Final
 
 from exporter.settings.reader import ConfigError
-from exporter.web.server import listen
 
 _LAST_PORT: Final = 65535
 _FIRST_DESCRIPTOR: Final = 3
 """Of those that systemd hands over; its protocol fixes this number."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; on all addresses where `host` is empty. Raises `OSError`, `OverflowError`."""
+    both = not host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=512, dualstack_ipv6=both)
+    # Inherited by every connection. asyncio sets it only on sockets that it makes itself, and without it each answer
+    # waits 40 ms for the acknowledgement of its headers.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def listen_on(addresses: Iterable[str]) -> list[socket.socket]:

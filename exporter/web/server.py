@@ -25,17 +25,6 @@ _RETRY_SECONDS: Final = 1.0
 _LOOK_AGAIN_SECONDS: Final = 0.05
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; on all addresses where `host` is empty. Raises `OSError`, `OverflowError`."""
-    both = not host and socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=512, dualstack_ipv6=both)
-    # Inherited by every connection. asyncio sets it only on sockets that it makes itself, and without it each answer
-    # waits 40 ms for the acknowledgement of its headers.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
-
-
 class Server(uvicorn.Server):
     """Serves an application until `stop`; then running requests have `graceful_seconds` to end.
 

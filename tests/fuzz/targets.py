@@ -26,10 +26,11 @@ from exporter.polling.telemetry import Telemetry
 from exporter.settings.reader import ConfigError
 from exporter.sources import SYSTEMS
 from exporter.web import config as web_config
+from exporter.web.listeners import listen
 from exporter.web.negotiation import accepts_gzip, negotiate
 from exporter.web.passwords import _credentials
 from exporter.web.routes import application
-from exporter.web.server import Server, listen
+from exporter.web.server import Server
 from tests.fuzz import strict
 from tests.fuzz.upstream import decode, network, parts, replying
 
