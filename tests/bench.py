@@ -74,22 +74,26 @@ def upstream(queues: int, holders: int) -> Callable[[Request], bytes]:
         )
         for name, members in pools.items()
     }
-    pages = [_page(holders, page) for page in range(1, max(1, -(-holders // PAGE)) + 1)]
+    pages: dict[tuple[int, int], bytes] = {}
 
     def reply(request: Request) -> bytes:
         if request.path == "/api/work_pools/filter":
             return listing
         if request.path in of_pool:
             return of_pool[request.path]
+        if request.path == "/api/admin/version":
+            return answer("3.9.1")
         if request.path == "/api/flow_runs/count":
             return answer(10**9)  # so many holders that each queue is asked
-        page: int = request.json.get("page", 1)
-        return pages[page - 1]
+        asked = request.json.get("page", 1), request.json.get("limit", PAGE)
+        if asked not in pages:
+            pages[asked] = _page(holders, *asked)
+        return pages[asked]
 
     return reply
 
 
-def _page(holders: int, page: int) -> bytes:
+def _page(holders: int, page: int, size: int) -> bytes:
     runs = [
         {
             "id": str(uuid.UUID(int=number + 1)),
@@ -100,7 +104,7 @@ def _page(holders: int, page: int) -> bytes:
             "state_timestamp": "2026-11-21T23:24:25.162988Z",
             "time_in_current_state": number * 1.5,
         }
-        for number in range((page - 1) * PAGE, min(holders, page * PAGE))
+        for number in range((page - 1) * size, min(holders, page * size))
     ]
     return answer(
         {
@@ -108,8 +112,8 @@ def _page(holders: int, page: int) -> bytes:
             "concurrency_limit": holders,
             "flow_runs": runs,
             "count": holders,
-            "limit": PAGE,
-            "pages": -(-holders // PAGE),
+            "limit": size,
+            "pages": -(-holders // size),
             "page": page,
         }
     )
