@@ -12,8 +12,8 @@ from exporter.model import Durations, Limit, Pool, Queue, RateLimit, Snapshot, W
 from exporter.polling.outcome import Published, Succeeded
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
-from exporter.sources.prefect.backlog import WAITING_STATES
 from exporter.sources.prefect.slots import HOLDING_STATES
+from exporter.sources.prefect.snapshot import WAITING_STATES
 
 _NONE: Final = dict.fromkeys(HOLDING_STATES, Durations(0))
 _THEN: Final = 1_790_000_000.123456

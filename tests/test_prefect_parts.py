@@ -17,7 +17,7 @@ from exporter.demo.rows import Deployment, Pool, Queue, Run, Worker, ident
 from exporter.model import PARTS, FailureReason, Part, Snapshot, Workers
 from exporter.polling.store import SourceState
 from exporter.report import report
-from exporter.sources.prefect import slots
+from exporter.sources.prefect import backlog, costs, slots
 from tests.harness.lookalike import (
     BEAT,
     BROKEN,
@@ -221,6 +221,31 @@ async def test_the_requests_of_a_large_server() -> None:
 )
 def test_when_to_sweep(holders: int, queues: int, cheaper: bool) -> None:
     assert slots.sweep_is_cheaper(holders, queues, 200) is cheaper
+
+
+@pytest.mark.parametrize(
+    ("waiting", "queues", "cheaper"),
+    [
+        (200, 0, True),
+        (201, 0, False),
+        (266, 1, True),
+        (267, 1, False),
+        (400, 3, True),
+        (401, 3, False),
+        (33_533, 500, True),
+        (33_534, 500, False),
+    ],
+)
+def test_when_to_sweep_the_backlog(waiting: int, queues: int, cheaper: bool) -> None:
+    assert backlog.sweep_is_cheaper(waiting, queues, 200) is cheaper
+
+
+@pytest.mark.parametrize(
+    ("pages", "pools", "cheaper"),
+    [(1, 2, False), (1, 3, True), (2, 4, False), (2, 5, True), (3, 7, False), (3, 8, True)],
+)
+def test_when_to_list_all_queues_at_once(pages: int, pools: int, cheaper: bool) -> None:
+    assert costs.cheaper(pages * costs.QUEUES_PAGE, pools * costs.POOL_QUEUES) is cheaper
 
 
 async def test_which_plan_is_chosen() -> None:

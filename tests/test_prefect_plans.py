@@ -1,7 +1,9 @@
 """The two plans to read slots and backlog say the same of the same server, and so does an independent reading."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +13,8 @@ import pytest
 from exporter.sources.prefect import PrefectConfig, backlog, slots
 from exporter.sources.prefect.api import Api, WorkQueue
 from exporter.sources.prefect.discovery import Discovery
-from exporter.sources.prefect.slots import Slots
+from exporter.sources.prefect.reading import Holders, Slots, WaitingCounts, WaitingRun
+from exporter.sources.prefect.snapshot import by_state, waiting_by_state
 from tests.conftest import PrefectTemplates
 from tests.harness.exporter import exporter
 from tests.harness.postgres import PostgresCluster
@@ -44,7 +47,7 @@ def server(
         yield server
 
 
-def with_api(server: PrefectServer, use: Callable[[Api, list[WorkQueue]], Awaitable[T]]) -> T:
+def with_api(server: PrefectServer, use: Callable[[Api, Sequence[WorkQueue]], Awaitable[T]]) -> T:
     """What `use` returns of the server's queues."""
 
     async def run() -> T:
@@ -60,8 +63,13 @@ def with_api(server: PrefectServer, use: Callable[[Api, list[WorkQueue]], Awaita
     return asyncio.run(run())
 
 
+def rows(holders: Holders) -> dict[str, tuple[str | None, float | None]]:
+    """State and seconds of each holder, by its id."""
+    return dict(zip(holders.ids, zip(holders.state_types, holders.seconds, strict=True), strict=True))
+
+
 def test_both_plans_say_the_same_of_the_slots(server: PrefectServer) -> None:
-    async def both(api: Api, queues: list[WorkQueue]) -> tuple[dict[str, Slots], dict[str, Slots]]:
+    async def both(api: Api, queues: Sequence[WorkQueue]) -> tuple[dict[str, Slots], dict[str, Slots]]:
         holders = await slots.count_holders(api)
         swept = await slots.sweep(api, queues, holders)
         exact = {queue.id: await slots.read_one(api, queue.id) for queue in queues}
@@ -70,39 +78,45 @@ def test_both_plans_say_the_same_of_the_slots(server: PrefectServer) -> None:
 
     swept, exact = with_api(server, both)
     assert len(exact) > 60
-    assert sum(one.active for one in exact.values()) > 100
-    assert {name: (one.active, one.limit) for name, one in swept.items()} == {
-        name: (one.active, one.limit) for name, one in exact.items()
+    assert sum(one.active_slots for one in exact.values()) > 100
+    assert {name: (one.active_slots, one.slot_limit) for name, one in swept.items()} == {
+        name: (one.active_slots, one.slot_limit) for name, one in exact.items()
     }
     for name, of_exact in exact.items():
-        of_swept = swept[name].holders
+        of_swept = swept[name]
         assert of_exact.holders is not None
-        assert of_swept is not None
-        assert {state: one.holders for state, one in of_swept.items()} == {
-            state: one.holders for state, one in of_exact.holders.items()
-        }
-        for state, one in of_exact.holders.items():
+        assert of_swept.holders is not None
+        later, earlier = rows(of_exact.holders), rows(of_swept.holders)
+        assert later.keys() == earlier.keys()
+        for run, (state, seconds) in later.items():
+            before = earlier[run]
+            assert state == before[0]
+            assert (seconds is None) == (before[1] is None)
             # Both by the server's clock, one some seconds after the other.
-            later, earlier = sorted(one.seconds), sorted(of_swept[state].seconds)
-            assert len(later) == len(earlier)
-            assert all(-0.1 <= after - before < 30 for after, before in zip(later, earlier, strict=True))
+            assert -0.1 <= (seconds or 0.0) - (before[1] or 0.0) < 30
+        assert {state: one.holders for state, one in by_state(of_swept.holders).items()} == {
+            state: one.holders for state, one in by_state(of_exact.holders).items()
+        }
 
 
 def test_both_plans_say_the_same_of_the_backlog(server: PrefectServer) -> None:
-    async def both(api: Api, queues: list[WorkQueue]) -> tuple[object, ...]:
+    async def both(
+        api: Api, queues: Sequence[WorkQueue]
+    ) -> tuple[dict[uuid.UUID, list[WaitingRun]], dict[uuid.UUID, WaitingCounts]]:
         now = api.now()
         return await backlog.sweep(api, queues, now), await backlog.read_each(api, queues, now, 4)
 
     swept, exact = with_api(server, both)
-    assert isinstance(swept, dict)
-    assert isinstance(exact, dict)
-    assert {key: one.by_state for key, one in swept.items()} == {key: one.by_state for key, one in exact.items()}
+    assert {key: waiting_by_state(Counter(run.state_name for run in runs)) for key, runs in swept.items()} == {
+        key: waiting_by_state(one.by_state) for key, one in exact.items()
+    }
     assert sum(sum(one.by_state.values()) for one in exact.values()) > 50
     for key, one in exact.items():
-        if one.longest is None:
-            assert swept[key].longest is None
+        longest = max((run.seconds for run in swept[key]), default=None)
+        if one.longest is None or longest is None:
+            assert one.longest is longest is None
         else:
-            assert -0.1 <= one.longest - swept[key].longest < 30
+            assert -0.1 <= one.longest - longest < 30
 
 
 def test_every_value_is_that_of_an_independent_reading(server: PrefectServer, tmp_path: Path) -> None:

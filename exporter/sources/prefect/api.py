@@ -64,7 +64,7 @@ class WorkPool(Row):
     name: Name
     type: Name
     is_paused: bool
-    concurrency_limit: Count | None
+    slot_limit: Count | None = Field(alias="concurrency_limit")
     active_slots: Count | None = None
     status: Name | None = None
 
@@ -75,7 +75,7 @@ class WorkQueue(Row):
     name: Name
     is_paused: bool
     priority: Annotated[int, Field(ge=0, lt=2**31)]
-    concurrency_limit: Count | None
+    slot_limit: Count | None = Field(alias="concurrency_limit")
     last_polled: AwareDatetime | None = None
     work_pool_id: uuid.UUID | None = None
 
@@ -92,7 +92,7 @@ class ConcurrencyLimit(Row):
 
     name: Name
     active: bool
-    limit: Count
+    slot_limit: Count = Field(alias="limit")
     active_slots: Count
     slot_decay_per_second: Annotated[float, Field(ge=0)]
 
@@ -169,7 +169,7 @@ class WorkQueueConcurrencyStatus(Contract):
     limit: Count
     pages: Count
     page: Count
-    concurrency_limit: Count | None = None
+    slot_limit: Count | None = Field(default=None, alias="concurrency_limit")
     flow_runs: Rows[FlowRunSlotSummary] = Field(default=[])
 
 

@@ -7,31 +7,17 @@ server puts its time off again and again, so that it is never due. A queue's ful
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from exporter.sources.prefect.about import ABOUT
+from exporter.sources.prefect import costs
 from exporter.sources.prefect.api import COUNT, FLOW_RUNS, HISTORY, Api, FlowRun, WorkQueue
 from exporter.sources.prefect.each import each
-
-WAITING_STATES: Final = tuple(ABOUT.waiting_states)
-"""Names of the states in which a run waits; any other is counted as `other`."""
+from exporter.sources.prefect.reading import Backlog, WaitingCounts, WaitingRun
 
 _HELD_BACK: Final = "AwaitingConcurrencySlot"
 
-PAGES_PER_QUEUE: Final = 1 / 3
-"""Pages of a sweep that cost the server what it costs to ask for one queue: its states, and its oldest run."""
-
 _EVER: Final = timedelta(days=3650)
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """The runs that wait in one queue, by the name of their state, and the seconds that the oldest has waited."""
-
-    by_state: dict[str, int]
-    longest: float | None
 
 
 def _waiting(now: datetime) -> dict[str, Any]:
@@ -43,41 +29,50 @@ def _waiting(now: datetime) -> dict[str, Any]:
     }
 
 
-async def read(api: Api, queues: Sequence[WorkQueue], now: datetime, concurrency: int) -> dict[uuid.UUID, Backlog]:
-    """The backlog of each of these queues at `now` of the server's clock. Raises `SourceError`.
+async def read(
+    api: Api, queues: Sequence[WorkQueue], published: Sequence[WorkQueue], now: datetime, concurrency: int
+) -> Backlog:
+    """The backlog at `now` of the server's clock: of all queues, or only of those published. Raises `SourceError`.
 
     One request if nothing waits on the whole server. Else a sweep over all that waits or, if there is very much of it,
-    two requests for each queue. A run with a queue's name and no id waits in none: no worker would get it.
+    two requests for each published queue. A run with a queue's name and no id waits in none: no worker would get it.
     """
     waiting = (await api.post("/flow_runs/count", COUNT, {"flow_runs": _waiting(now)})).content
-    if waiting / api.page_size > len(queues) * PAGES_PER_QUEUE + 1:
-        return await read_each(api, queues, now, concurrency)
-    return await sweep(api, queues, now) if waiting else {queue.id: _backlog({}, None) for queue in queues}
+    if not waiting:
+        return Backlog(runs={queue.id: () for queue in queues})
+    if sweep_is_cheaper(waiting, len(published), api.page_size):
+        return Backlog(runs=await sweep(api, queues, now))
+    return Backlog(counts=await read_each(api, published, now, concurrency))
 
 
-async def read_each(api: Api, queues: Sequence[WorkQueue], now: datetime, concurrency: int) -> dict[uuid.UUID, Backlog]:
-    """The backlog of each queue from two or three requests for each. Raises `SourceError`."""
-    backlogs = await each(queues, lambda queue: _of_queue(api, queue, now), concurrency)
-    return dict(zip((queue.id for queue in queues), backlogs, strict=True))
+def sweep_is_cheaper(waiting: int, queues: int, page_size: int) -> bool:
+    """Whether to list all that waits, instead of asking for each queue: also where it costs up to a page more."""
+    pages = waiting / page_size
+    return costs.cheaper((pages - 1) * costs.RUNS_PAGE, queues * costs.QUEUE_BACKLOG)
 
 
-async def sweep(api: Api, queues: Sequence[WorkQueue], now: datetime) -> dict[uuid.UUID, Backlog]:
-    """The backlog of each queue from a listing of all that waits. Raises `SourceError`."""
+async def read_each(
+    api: Api, queues: Sequence[WorkQueue], now: datetime, concurrency: int
+) -> dict[uuid.UUID, WaitingCounts]:
+    """How many runs wait in each queue, from two or three requests for each. Raises `SourceError`."""
+    counts = await each(queues, lambda queue: _of_queue(api, queue, now), concurrency)
+    return dict(zip((queue.id for queue in queues), counts, strict=True))
+
+
+async def sweep(api: Api, queues: Sequence[WorkQueue], now: datetime) -> dict[uuid.UUID, list[WaitingRun]]:
+    """The runs that wait in each queue, from a listing of all that wait. Raises `SourceError`."""
     runs: dict[uuid.UUID, tuple[FlowRun, float]] = {}
     async for page in api.sweep("/flow_runs/filter", FLOW_RUNS, {"flow_runs": _waiting(now), "sort": "ID_DESC"}):
         moment = api.time_of(page)
         runs |= {run.id: (run, _seconds_waited(run, moment)) for run in page}
-    of_queue: dict[uuid.UUID, list[tuple[str, float]]] = {queue.id: [] for queue in queues}
+    of_queue: dict[uuid.UUID, list[WaitingRun]] = {queue.id: [] for queue in queues}
     for run, seconds in runs.values():
         if run.state_type == "SCHEDULED" and run.work_queue_id in of_queue:
-            of_queue[run.work_queue_id].append((run.state_name or "", seconds))
-    return {
-        queue_id: _backlog(Counter(state for state, _ in waits), max((seconds for _, seconds in waits), default=None))
-        for queue_id, waits in of_queue.items()
-    }
+            of_queue[run.work_queue_id].append(WaitingRun(run.id, run.state_name or "", seconds))
+    return of_queue
 
 
-async def _of_queue(api: Api, queue: WorkQueue, now: datetime) -> Backlog:
+async def _of_queue(api: Api, queue: WorkQueue, now: datetime) -> WaitingCounts:
     history = {
         "history_start": (now - _EVER).isoformat(),
         "history_end": (now + _EVER).isoformat(),
@@ -100,7 +95,7 @@ async def _of_queue(api: Api, queue: WorkQueue, now: datetime) -> Backlog:
         )
         if wanted
     ]
-    return _backlog(counts, max((seconds for seconds in oldest if seconds is not None), default=None))
+    return WaitingCounts(counts, max((seconds for seconds in oldest if seconds is not None), default=None))
 
 
 async def _oldest(api: Api, queue: WorkQueue, flow_runs: dict[str, Any], sort: str) -> float | None:
@@ -114,10 +109,3 @@ def _seconds_waited(run: FlowRun, now: datetime) -> float:
     held_back = run.state_name == _HELD_BACK
     since = run.expected_start_time if held_back else run.next_scheduled_start_time
     return max((now - since).total_seconds(), 0.0) if since else 0.0
-
-
-def _backlog(counts: dict[str, int], longest: float | None) -> Backlog:
-    by_state = {state: counts.get(state, 0) for state in WAITING_STATES}
-    if other := sum(counts.values()) - sum(by_state.values()):
-        by_state["other"] = other
-    return Backlog(by_state, longest)

@@ -2,32 +2,13 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
 
-from exporter.model import Unreadable
 from exporter.sources.base import SourceError
-from exporter.sources.prefect.api import WORK_POOLS, WORK_QUEUES, Api, WorkPool, WorkQueue, is_deleted
-from exporter.sources.prefect.each import each
-from exporter.sources.prefect.failures import left_out
-
-_WORTH_IT: Final = 0.4
-"""Pages of the one listing that are worth it, for each request that listing the pools one by one would take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Discovered:
-    """The pools that are read, by their ids; their queues; and the pools whose queues could not be listed."""
-
-    pools: dict[uuid.UUID, WorkPool]
-    queues: list[WorkQueue]
-    unreadable: tuple[Unreadable, ...] = ()
-
-    def pool_of(self, queue: WorkQueue) -> WorkPool:
-        """The pool of one of these queues."""
-        if queue.work_pool_id is None:
-            raise KeyError(queue.id)
-        return self.pools[queue.work_pool_id]
+from exporter.sources.prefect import costs
+from exporter.sources.prefect.api import WORK_POOLS, WORK_QUEUES, Api, WorkPool, WorkQueue
+from exporter.sources.prefect.each import each_apart
+from exporter.sources.prefect.failures import raise_if_whole_server, unreadable
+from exporter.sources.prefect.reading import Discovered
 
 
 class Discovery:
@@ -54,11 +35,11 @@ class Discovery:
         """The queues of these pools. Raises `SourceError` where the fault is the server's."""
         by_id = {pool.id: pool for pool in pools}
         pages = (self._rows or len(self._queues)) // self._api.page_size + 1
-        if by_id.keys() == self._pools and pages <= len(pools) * _WORTH_IT:
+        if by_id.keys() == self._pools and costs.cheaper(pages * costs.QUEUES_PAGE, len(pools) * costs.POOL_QUEUES):
             try:
                 queues = await self._all_at_once(by_id)
             except SourceError as error:
-                left_out(error, "queues")
+                raise_if_whole_server(error)
                 queues = None
             if queues is not None:
                 return Discovered(by_id, queues)
@@ -83,21 +64,15 @@ class Discovery:
         return list(found.values()) if found.keys() == self._queues else None
 
     async def _pool_by_pool(self, pools: dict[uuid.UUID, WorkPool]) -> Discovered:
-        listed = await each(list(pools.values()), self._queues_of, self._concurrency)
-        kept = {
-            pool_id: pool for (pool_id, pool), of_pool in zip(pools.items(), listed, strict=True) if of_pool is not None
-        }
-        queues = {queue.id: queue for of_pool in listed if isinstance(of_pool, list) for queue in of_pool}
-        unreadable = tuple(of_pool for of_pool in listed if isinstance(of_pool, Unreadable))
+        listed = await each_apart(list(pools.values()), self._queues_of, self._concurrency)
+        kept = {pool_id: pool for pool_id, pool in pools.items() if pool_id in listed.read or pool_id in listed.failed}
+        queues = {queue.id: queue for of_pool in listed.read.values() for queue in of_pool}
         # A pool that could not be listed has to be listed again.
-        self._pools = frozenset() if unreadable else frozenset(kept)
+        self._pools = frozenset() if listed.failed else frozenset(kept)
         self._queues = frozenset(queues)
-        return Discovered(kept, list(queues.values()), unreadable)
+        missing = [unreadable(error, "queues", pools[pool_id].name) for pool_id, error in listed.failed.items()]
+        return Discovered(kept, list(queues.values()), missing)
 
-    async def _queues_of(self, pool: WorkPool) -> list[WorkQueue] | Unreadable | None:
-        """The queues of a pool, or None if it was deleted since the pools were listed."""
-        try:
-            queues = await self._api.listing("/work_pools/{name}/queues/filter", WORK_QUEUES, name=pool.name)
-        except SourceError as error:
-            return None if is_deleted(error) else left_out(error, "queues", pool.name)
+    async def _queues_of(self, pool: WorkPool) -> list[WorkQueue]:
+        queues = await self._api.listing("/work_pools/{name}/queues/filter", WORK_QUEUES, name=pool.name)
         return [queue.model_copy(update={"work_pool_id": pool.id}) for queue in queues]

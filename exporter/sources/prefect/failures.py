@@ -17,10 +17,14 @@ _SHOWN_CHARACTERS: Final = 50
 """What is shown of a name that is too long to be published."""
 
 
-def left_out(error: SourceError, part: Part, pool: str = "", queue: str = "") -> Unreadable:
-    """What this failure leaves out; raises it again where it is the whole server's."""
+def raise_if_whole_server(error: SourceError) -> None:
+    """Raise the error again if the fault is the whole server's, so that the poll ends."""
     if error.reason in _WHOLE_SERVER:
         raise error
+
+
+def unreadable(error: SourceError, part: Part, pool: str = "", queue: str = "") -> Unreadable:
+    """Return what this failure leaves out: the whole part, or of it one pool or one queue."""
     return Unreadable(part, error.reason, str(error), pool, queue)
 
 

@@ -4,9 +4,9 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from exporter.model import Limit
 from exporter.sources.prefect.api import CONCURRENCY_LIMITS, DEPLOYMENTS, FLOWS, Api, ConcurrencyLimit
 from exporter.sources.prefect.failures import refuse_twins
+from exporter.sources.prefect.reading import LimitName
 
 
 @dataclass(slots=True)
@@ -20,16 +20,14 @@ class Limits:
     admits: Callable[[str], bool]
     _names: dict[uuid.UUID, str] = field(default_factory=dict)
 
-    async def read(self) -> tuple[Limit, ...]:
-        """Every limit of the server that is admitted. Raises `SourceError`."""
+    async def read(self) -> tuple[list[ConcurrencyLimit], list[LimitName]]:
+        """Every limit of the server, and the names of those that are admitted. Raises `SourceError`."""
         listed = await self.api.listing("/v2/concurrency_limits/filter", CONCURRENCY_LIMITS)
-        rows = [row for row in listed if self.admits(row.name)]
-        await self._learn_names([deployment for row in rows if (deployment := _deployment(row))])
-        limits = tuple(self._limit(row) for row in rows)
-        refuse_twins(
-            self.api.url, ((limit.kind, limit.name) for limit in limits), "two limits {0[1]!r} of the kind {0[0]}"
-        )
-        return limits
+        admitted = [limit for limit in listed if self.admits(limit.name)]
+        await self._learn_names([deployment for limit in admitted if (deployment := _deployment(limit))])
+        names = [self._name(limit) for limit in admitted]
+        refuse_twins(self.api.url, ((one.kind, one.name) for one in names), "two limits {0[1]!r} of the kind {0[0]}")
+        return listed, names
 
     async def _learn_names(self, deployments: list[uuid.UUID]) -> None:
         self._names = {deployment: name for deployment, name in self._names.items() if deployment in deployments}
@@ -45,29 +43,21 @@ class Limits:
         for deployment_id in new:  # a deployment that is gone does not come back
             self._names.setdefault(deployment_id, str(deployment_id))
 
-    def _limit(self, row: ConcurrencyLimit) -> Limit:
-        kind, _, name = row.name.partition(":")
-        if deployment := _deployment(row):
+    def _name(self, limit: ConcurrencyLimit) -> LimitName:
+        kind, _, name = limit.name.partition(":")
+        if deployment := _deployment(limit):
             name = self._names.get(deployment, name)
         elif kind != "tag" or not name:
-            kind, name = "global", row.name
-        return Limit(
-            name=name,
-            kind=kind,
-            id=str(row.id),
-            active_slots=row.active_slots,
-            slot_limit=row.limit,
-            slot_decay=row.slot_decay_per_second,
-            active=row.active,
-        )
+            kind, name = "global", limit.name
+        return LimitName(limit.id, kind, name)
 
 
-def _deployment(row: ConcurrencyLimit) -> uuid.UUID | None:
+def _deployment(limit: ConcurrencyLimit) -> uuid.UUID | None:
     """The deployment whose limit it is: its id is in the name, `deployment:<id>`, as the server writes ids.
 
     A global limit can have any name, another spelling of that id too.
     """
-    kind, _, name = row.name.partition(":")
+    kind, _, name = limit.name.partition(":")
     try:
         deployment = uuid.UUID(name)
     except ValueError:
