@@ -1,4 +1,4 @@
-"""Capacity, for the question whether a higher limit or a larger plan is needed."""
+"""Capacity: shows whether a higher limit or a larger plan is needed."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, TextBoxVariable
 from grafana_foundation_sdk.models.dashboard import VariableOption
@@ -93,7 +93,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Queues short of workers",
-                f"In how many did tasks wait though slots were free, for more than {NEEDED:.0%} of the time?",
+                f"In how many queues did tasks wait while slots were free, for more than {NEEDED:.0%} of the time?",
                 f"count({FOR_WORKERS} > {NEEDED}) or 0 * count({WAITING})",
                 steps=((GOOD, None), (ACT, 1)),
                 empty=NO_RULES,
@@ -103,7 +103,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Headroom",
-                "How many slots are left in busy hours, in all chosen queues? Each at the p95 of the time shown",
+                "How many slots are free in busy hours, in all selected queues? Each at its p95 over the time range",
                 f"sum({HEADROOM})",
                 steps=((BAD, None), (NEAR, 1), (GOOD, 2)),
                 empty="No limit",
@@ -114,7 +114,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Next limit reached",
-                "When are the busy hours of another queue at its limit, at the trend of the last seven days?",
+                "At the trend of the last seven days, when does the next queue reach its limit in busy hours?",
                 f"min({REACHED})",
                 unit="dateTimeFromNow",
                 steps=((ACT, None),),
@@ -167,7 +167,8 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Why tasks wait",
-                "Do they wait for slots of their queue or pool (the limit), or though slots are free (volume)?",
+                "Do tasks wait for slots of their queue or pool (raise the limit),"
+                " or while slots are free (add workers)?",
                 Query(f"sum({HELD_BACK})", "for slots"),
                 Query(f"sum({NOT_HELD_BACK})", "though slots are free"),
                 Query(f"sum({ELSEWHERE})", "pause, another limit"),
@@ -182,7 +183,8 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Busy hours by day",
-                "Is it getting fuller? The p95 of the day before, of the five that will be the fullest in a week",
+                "Do queues get fuller? The p95 of the previous day, for the five queues that will be"
+                " the fullest in a week",
                 Query(named(f"max by ({BY}) ({BUSY}) and topk(5, {IN_A_WEEK})"), NAMED),
                 span=14,
                 legend_width=510,
@@ -196,8 +198,8 @@ def build() -> Dashboard:
         .with_panel(
             rows(
                 "When the limit is reached",
-                f"Which queue is next, within {FORESEEN} days, at the trend of the last seven? Those at their limit"
-                " are not here",
+                f"At the trend of the last seven days, which queues reach their limit within {FORESEEN} days? Queues at"
+                " their limit are left out",
                 *queue_columns(),
                 Column("Limit", f"{LIMIT} and {REACHED}", width=90),
                 Column("Busy hours", f"max by ({BY}) ({BUSY}) and {REACHED}", unit="percentunit", bar_to=1, decimals=0),
@@ -214,8 +216,9 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Demand against another limit",
-                "How many slots would be taken, had there been enough? At most so many: what waits might be done one"
-                " after another. Choose a queue above, or see the five fullest",
+                "How many slots would have been in use, had there been enough? This is the maximum: waiting"
+                " tasks might run"
+                " one after another. Select a queue above; otherwise the five fullest are shown",
                 Query(named(f"sum by ({BY}) ({DEMAND}){FIVE}"), NAMED),
                 Query("vector($what_if)", "what if"),
                 span=24,
@@ -229,7 +232,7 @@ def build() -> Dashboard:
         .with_panel(
             rows(
                 "With the other limit",
-                "For how much of the time would it have been full?",
+                "For what share of the time would the queue have been full?",
                 *queue_columns(),
                 Column("Limit", LIMIT, width=90),
                 Column("Full now", AT_LIMIT, unit="percentunit", width=120, decimals=1),

@@ -1,6 +1,6 @@
-"""Exporter, for the question whether the other graphs can be trusted.
+"""Exporter: shows whether the other graphs can be trusted.
 
-It has no variables for pools and queues: a poll is of a source, and a process has sources; neither has a pool.
+It has no variables for pools and queues: polls and processes belong to sources, not to pools.
 """
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
@@ -44,7 +44,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Sources up",
-                "Does every source answer?",
+                "What share of the sources can be polled?",
                 f"avg(max by ({BY}) ({up}))",
                 unit="percentunit",
                 steps=((BAD, None), (GOOD, 1)),
@@ -54,7 +54,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Oldest data",
-                "How old is the oldest snapshot that is shown?",
+                "How old is the oldest snapshot?",
                 f"max({AGE})",
                 unit="s",
                 steps=((GOOD, None), (ACT, 120), (BAD, 600)),
@@ -64,7 +64,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Queues unreadable",
-                "Is something missing since it could not be read?",
+                "How many queues are missing because they could not be read?",
                 f"sum(max by ({BY}) ({unreadable}))",
                 steps=((GOOD, None), (ACT, 1)),
                 empty="No data yet",
@@ -73,7 +73,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Series dropped",
-                "Is something missing since there is too much?",
+                "How many series are missing because a source exceeds max_series?",
                 f"sum(max by ({BY}) ({dropped}))",
                 steps=((GOOD, None), (ACT, 1)),
                 empty="No data yet",
@@ -82,16 +82,16 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Configuration",
-                "Is the file in use the one on the disk?",
+                "Could the exporter load the configuration file as it is now?",
                 f"min(concurrency_exporter_config_last_reload_successful{{{PROCESS}}})",
-                mappings={"1": ("in use", GOOD), "0": ("has mistakes", BAD)},
+                mappings={"1": ("in use", GOOD), "0": ("has errors", BAD)},
                 empty="No exporter",
             )
         )
         .with_panel(
             figure(
                 "Versions",
-                "How many versions run beside each other?",
+                "How many versions of the exporter run at the same time?",
                 f"count(count by (version) (concurrency_exporter_build_info{{{PROCESS}}}))",
                 steps=((NEUTRAL, None), (ACT, 2)),
                 empty="No exporter",
@@ -100,7 +100,7 @@ def build() -> Dashboard:
         .with_panel(
             timeline(
                 "Sources over time",
-                "When was a source not read?",
+                "When could a source not be polled?",
                 Query(f"max by ({BY}) ({up})", "{{source}} ({{system}})"),
                 states={"1": ("up", GOOD), "0": ("down", BAD)},
                 empty="No exporter",
@@ -120,7 +120,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Failures by reason",
-                "Why do they fail, or leave something out, per minute?",
+                "Why do polls fail, or read only a part, per minute?",
                 Query(
                     f"{_a_minute('concurrency_exporter_poll_errors_total', 'source, reason')} > 0",
                     "{{source}}: {{reason}}",
@@ -132,7 +132,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Age of the data",
-                "How old is what is shown, by source?",
+                "How old is the data of each source?",
                 Query(AGE, "{{source}}"),
                 unit="s",
                 steps=(("transparent", None), (BAD, 600)),
@@ -141,7 +141,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Duration of polls",
-                "Do polls end well within their interval? p95",
+                "Do polls end well within their interval? The p95 of their duration",
                 Query(
                     "histogram_quantile(0.95, sum by (le, source)"
                     f" (rate(concurrency_exporter_poll_duration_seconds_bucket{{{SCRAPED}}}[$__rate_interval])))",
@@ -154,7 +154,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Requests to upstream",
-                "What do we cost upstream, per minute?",
+                "How many requests does the exporter send, per minute?",
                 Query(_a_minute("concurrency_exporter_upstream_requests_total", "source, code"), "{{source}} {{code}}"),
                 unit="reqpm",
                 legend_width=380,
@@ -163,7 +163,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Rate limit left",
-                "How much of upstream's rate limit is left?",
+                "What share of the upstream server's rate limit is left?",
                 Query(
                     f"min by ({BY}) (concurrency_exporter_upstream_ratelimit_remaining{{{SCRAPED}}}"
                     f" / (concurrency_exporter_upstream_ratelimit_limit{{{SCRAPED}}} > 0))",
@@ -172,13 +172,13 @@ def build() -> Dashboard:
                 unit="percentunit",
                 maximum=1,
                 steps=((BAD, None), ("transparent", 0.1)),
-                empty="No source tells",
+                empty="No source reports one",
             )
         )
         .with_panel(
             rows(
                 "Requests by route",
-                "Which requests does a source cost most?",
+                "Which route gets the most requests?",
                 Column("Source", label="source", width=130),
                 Column("Route", label="endpoint"),
                 Column(
@@ -198,7 +198,7 @@ def build() -> Dashboard:
         .with_panel(
             rows(
                 "Series by source",
-                "Which source adds most to Prometheus, and is something of it dropped?",
+                "Which source adds the most series to Prometheus, and are any dropped?",
                 Column("Source", label="source"),
                 Column("System", label="system"),
                 Column(
@@ -217,7 +217,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Memory",
-                "Does it leak?",
+                "Does the exporter leak memory?",
                 Query(
                     f"max by (job, instance) (process_resident_memory_bytes{{{PROCESS}}} {ours})",
                     "{{instance}}",
@@ -228,7 +228,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "CPU",
-                "What does it use of one core?",
+                "How much of one core does the exporter use?",
                 Query(
                     f"max by (job, instance) (rate(process_cpu_seconds_total{{{PROCESS}}}[$__rate_interval]) {ours})",
                     "{{instance}}",
@@ -240,7 +240,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Scrape duration",
-                "Are scrapes fast?",
+                "How long does a scrape take?",
                 Query(
                     f"max by (job, instance) (scrape_duration_seconds{{{PROCESS}}} {ours})",
                     "{{instance}}",
@@ -251,7 +251,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Samples of a scrape",
-                "What does this add to Prometheus?",
+                "How many samples does a scrape add to Prometheus?",
                 Query(
                     f"max by (job, instance) (scrape_samples_scraped{{{PROCESS}}} {ours})",
                     "{{instance}}",

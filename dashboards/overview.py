@@ -1,4 +1,4 @@
-"""Overview, for the question what is saturated now."""
+"""Overview: shows what is saturated now."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
@@ -84,7 +84,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Full, and tasks wait",
-                "How many queues have all their slots taken while tasks wait?",
+                "How many queues have all their slots in use while tasks wait?",
                 f"count(({UTILIZATION} >= 1) and {WAITING} > 0) or 0 * count({WAITING})",
                 steps=((GOOD, None), (BAD, 1)),
                 empty="No queues",
@@ -93,7 +93,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Tasks waiting",
-                "How much could start now, had it a slot and a worker?",
+                "How many tasks could start now if they had a slot and a worker?",
                 f"sum({WAITING})",
                 empty="No queues",
             )
@@ -101,7 +101,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Oldest wait",
-                "For how long has the oldest of them waited?",
+                "How long has the oldest task waited?",
                 f"max({OLDEST_WAIT}) or 0 * count({WAITING})",
                 unit="s",
                 steps=WAIT,
@@ -111,7 +111,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Free slots",
-                "How many slots of limited queues are free?",
+                "How many slots are free, in all queues with a limit?",
                 f"sum({FREE})",
                 steps=((BAD, None), (GOOD, 1)),
                 empty="No limits",
@@ -120,7 +120,7 @@ def build() -> Dashboard:
         .with_panel(
             figures(
                 "Alerts",
-                "How many pages and tickets are open?",
+                "How many paging alerts and tickets are firing?",
                 *(
                     Query(
                         f"""count({_firing(f', severity="{severity}"')}) or vector(0)""", f"{severity}s", instant=True
@@ -133,7 +133,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Sources down",
-                "Is what is shown here still true?",
+                "How many sources cannot be polled? Their data is out of date",
                 f"count(max by (source) (concurrency_exporter_source_up{{{SCRAPED}}}) == 0)"
                 f" or 0 * count(concurrency_exporter_source_up{{{SCRAPED}}})",
                 steps=((GOOD, None), (BAD, 1)),
@@ -143,8 +143,9 @@ def build() -> Dashboard:
         .with_panel(
             rows(
                 "Worst queues first",
-                "Which queues are full, what waits for them, and for how long has a holder been in each state? Of those"
-                " that are full, the one with the most waiting tasks comes first",
+                "Which queues are full, how many tasks wait for them, and how long has a holder been in each state?"
+                " Full"
+                " queues come first, those with the most waiting tasks at the top",
                 *queue_columns(115),
                 Column("Utilization", UTILIZATION, width=130, unit="percentunit", bar_to=1, steps=FULL),
                 Column("Taken", TAKEN, width=58),
@@ -179,7 +180,7 @@ def build() -> Dashboard:
         .with_panel(
             timeline(
                 "Saturation over time",
-                "Since when are the fullest queues and pools full?",
+                "How long have the fullest queues and pools been full?",
                 Query(named(shown), "{{resource}} {{name}} ({{source}})"),
                 states=SATURATION,
                 empty=NO_RULES,
@@ -190,7 +191,7 @@ def build() -> Dashboard:
         .with_panel(
             rows(
                 "Firing alerts",
-                "What was somebody told of? Pages first, and of each kind the newest",
+                "Which alerts are firing? Pages come first, then tickets, the newest of each at the top",
                 Column(
                     "Severity",
                     label="severity",
@@ -211,7 +212,7 @@ def build() -> Dashboard:
         .with_panel(
             rows(
                 "Pools",
-                "Is it a pool that holds its queues back: are its slots taken, are workers online?",
+                "Does a pool hold its queues back: are all its slots in use, and are workers online?",
                 Column("Source", label="source", width=130),
                 Column("Pool", label="pool"),
                 Column(
@@ -244,7 +245,7 @@ def build() -> Dashboard:
         .with_panel(
             rows(
                 "Sources",
-                "Which source is not read, and how old is what is shown of it?",
+                "Which source cannot be polled, and how old is its data?",
                 Column("Source", label="source"),
                 Column("System", label="system", width=90),
                 Column(

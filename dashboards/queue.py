@@ -1,4 +1,4 @@
-"""Queue, for the question why it is full, and since when."""
+"""Queue: shows why a queue is full, and since when."""
 
 from typing import Final
 
@@ -110,8 +110,8 @@ def build() -> Dashboard:
     """The dashboard."""
     return (
         board("queue", since="3h")
-        .annotation(_mark("Pages", BAD, _alerts("page"), "{{alertname}}", "somebody was woken"))
-        .annotation(_mark("Tickets", ACT, _alerts("ticket"), "{{alertname}}", "to be seen to", enabled=False))
+        .annotation(_mark("Pages", BAD, _alerts("page"), "{{alertname}}", "a paging alert fired"))
+        .annotation(_mark("Tickets", ACT, _alerts("ticket"), "{{alertname}}", "a ticket fired", enabled=False))
         .annotation(
             _mark(
                 "Pauses", CLOSED, f"max by (source) (concurrency_queue_paused{{{QUEUES}}}) == 1", "Paused", "{{source}}"
@@ -120,7 +120,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Utilization",
-                "How many of the chosen queues' slots are taken?",
+                "What share of the slots of the selected queues is in use?",
                 f"sum({TAKEN} and {LIMIT}) / (sum({LIMIT}) > 0)",
                 unit="percentunit",
                 steps=FULL,
@@ -130,17 +130,24 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Free slots",
-                "How much more could run at once?",
+                "How many more tasks could run at once?",
                 f"sum({FREE})",
                 steps=((BAD, None), (GOOD, 1)),
                 empty="No limit",
             )
         )
-        .with_panel(figure("Tasks waiting", "How much could start now?", f"sum({WAITING})", empty="Not known"))
+        .with_panel(
+            figure(
+                "Tasks waiting",
+                "How many tasks could start now if they had a slot and a worker?",
+                f"sum({WAITING})",
+                empty="Not known",
+            )
+        )
         .with_panel(
             figure(
                 "Oldest wait",
-                "For how long has the oldest of them waited?",
+                "How long has the oldest task waited?",
                 f"max({OLDEST_WAIT})",
                 unit="s",
                 steps=WAIT,
@@ -150,7 +157,7 @@ def build() -> Dashboard:
         .with_panel(
             figures(
                 "Oldest holder",
-                "For how long has a holder been in each state?",
+                "How long has the oldest holder been in each state?",
                 Query(f"sort_desc({HELD_FOR})", "{{state}}", instant=True),
                 unit="s",
                 steps=HELD,
@@ -160,7 +167,7 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Time to drain",
-                "When is the backlog gone, if it goes on like this? What comes last waits for so long",
+                "At the current rate, when is the backlog gone? The last task in the queue waits that long",
                 f"max(concurrency:drain_time:seconds{{{RECORDED_QUEUES}}})",
                 unit="s",
                 steps=WAIT,
@@ -170,7 +177,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Slots",
-                "Are all slots taken, and since when?",
+                "Are all slots in use, and since when?",
                 Query(f"sum({TAKEN})", "taken"),
                 Query(f"sum({LIMIT})", "limit"),
                 Query(f"sum({WAITING})", "waiting"),
@@ -181,7 +188,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Holders by state",
-                "What are the runs doing that hold the slots?",
+                "In which states are the runs that hold the slots?",
                 Query(f"sum by (state) ({of_queues('concurrency_queue_slot_holders', ', state')})", "{{state}}"),
                 stacked=True,
                 colors=STATES,
@@ -191,7 +198,7 @@ def build() -> Dashboard:
         .with_panel(
             durations(
                 "State durations",
-                "For how long have the holders been in their state: do some hang?",
+                "How long have holders been in their state? Do some hang?",
                 f"sum by (le) (max by ({QUEUE}, state, le)"
                 f" (concurrency_queue_state_duration_seconds_bucket{{{QUEUES}}}))",
                 empty="No holders",
@@ -200,8 +207,9 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Oldest holder by state",
-                "Which state has a holder that does not leave it? Dashed is what ConcurrencySlotHolderStuck compares"
-                " with, once half of it is reached",
+                "In which state is a holder stuck? A dashed line is the threshold of ConcurrencySlotHolderStuck,"
+                " shown once"
+                " half of it is reached",
                 Query(HELD_FOR, "{{state}}"),
                 Query(
                     f"min by (state) ({STUCK} < 2 * concurrency:state_duration:max{{{RECORDED_QUEUES}}})",
@@ -217,7 +225,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Waiting tasks by priority",
-                f"Which priorities wait? First is at the bottom: {_goes_first()}",
+                f"Which priorities wait? The priority that goes first is at the bottom: {_goes_first()}",
                 *(query for system in PRIORITIES for query in _by_priority(system)),
                 stacked=True,
                 colors={legend: color for system in PRIORITIES for legend, color in _urgency(system).items()},
@@ -228,7 +236,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Waiting tasks by state",
-                "Are they held back by slots, or by another limit (AwaitingConcurrencySlot)?",
+                "Do tasks wait for slots, or for another limit (AwaitingConcurrencySlot)?",
                 Query(f"sum by (state) ({of_queues('concurrency_queue_waiting_tasks', ', state')})", "{{state}}"),
                 stacked=True,
                 colors=WAITING_STATES,
@@ -240,9 +248,11 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Arrivals against drain",
-                "Does more arrive than is drained, in tasks per minute? The sources tell what waits, not what came and"
-                " went: only the difference is known, of queues that grow, of those that shrink, and of all. The runs"
-                " that began in the last minute and go on are the least that was drained; cloro does not tell of them",
+                "Do more tasks arrive than are drained, in tasks per minute? The sources report how many tasks wait,"
+                " not how"
+                " many arrived and left, so only the difference is known: for growing queues, for shrinking queues, and"
+                " in total. At least those runs were drained that began in the last minute and still run; cloro does"
+                " not report them",
                 Query(f"sum(clamp_min({GROWTH}, 0))", "growing queues"),
                 Query(f"sum(clamp_max({GROWTH}, 0))", "shrinking queues"),
                 Query(f"sum({GROWTH})", "net growth"),
@@ -265,7 +275,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Utilization by queue",
-                "Which of the chosen queues is it? The fullest ten over the time shown",
+                "Which of the selected queues is full? The ten fullest over the time range",
                 Query(named(f"({UTILIZATION}) and on (source, pool, queue) {fullest(RECORDED_QUEUES)}"), NAMED),
                 span=24,
                 legend_width=560,
@@ -280,7 +290,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Pool",
-                "Is the pool what is full? Utilization of the fullest ten",
+                "Is the pool full? Utilization of the ten fullest pools",
                 Query(
                     f"max by (source, pool) (concurrency_pool_active_slots{{{POOLS}}}"
                     f" / (concurrency_pool_slot_limit{{{POOLS}}} > 0))"
@@ -298,7 +308,7 @@ def build() -> Dashboard:
         .with_panel(
             lines(
                 "Workers online",
-                "Is somebody there to take the work? Workers online, of the ten pools with the fewest",
+                "Are there workers to take the tasks? The ten pools with the fewest workers online",
                 Query(
                     f'max by (source, pool) (concurrency_pool_workers{{{POOLS}, status="ONLINE"}})'
                     f" and on (source, pool) bottomk(10, {ONLINE})",
@@ -313,7 +323,7 @@ def build() -> Dashboard:
         .with_panel(
             rows(
                 "Other limits",
-                "Which limit that is no queue is full?",
+                "Which global, tag or deployment limit is full?",
                 Column("Source", label="source"),
                 Column("Limit", label="limit"),
                 Column("Kind", label="kind"),

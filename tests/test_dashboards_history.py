@@ -238,7 +238,7 @@ def test_alerts_and_pauses_are_marked_on_graphs(week: list[Page]) -> None:
         if page["name"] == "queue":
             for panel in page["panels"]:
                 seen = page["shown"][panel["title"]]["annotations"]
-                assert ("ConcurrencySlotsSaturated: somebody was woken" in seen) == (panel["type"] == "timeseries")
+                assert ("ConcurrencySlotsSaturated: a paging alert fired" in seen) == (panel["type"] == "timeseries")
                 # Each day is one region, and what is paused is another queue.
                 assert len(seen) < 30
                 assert not any(mark.startswith("Paused") for mark in seen)
