@@ -5,6 +5,7 @@ and no word that has a good use.
 """
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from docs.generate import documents, families
 from exporter.config import ABOUT
 from exporter.flags import parser
+from tests.harness.dashboards import charts
 from tests.harness.programs import ROOT
 
 
@@ -92,6 +94,9 @@ def shown() -> Iterator[Text]:
     yield from (Text(f"HELP of {family.name}", family.help) for family in families())
     for system, about in ABOUT.items():
         yield from (Text(f"{system}: {name}", text) for name, text in about.figures.items())
+    for path in sorted((ROOT / "dashboards").glob("*.json")):
+        for panel in charts(json.loads(path.read_text(encoding="utf-8"))):
+            yield Text(f"{path.name}: {panel['title']}", f"{panel['title']}: {panel['description']}")
     for template in (ROOT / "exporter" / "web" / "templates").iterdir():
         yield Text(template.name, template.read_text(encoding="utf-8"))
 
