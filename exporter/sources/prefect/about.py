@@ -1,4 +1,4 @@
-"""What Prefect's figures come from, the states of its runs, and what it calls them."""
+"""The origin of Prefect's values, the states of its runs, and their names."""
 
 from typing import Final
 

@@ -422,7 +422,7 @@ def is_unsupported(error: SourceError) -> bool:
 
 
 def _explain(body: Any) -> str | None:
-    """What an error's body says, in the shapes that Prefect and FastAPI have for it."""
+    """Return the message of an error's body, in the forms that Prefect and FastAPI have."""
     match body:
         case {"detail": "Not Found"}:
             return "Not Found (is url the address of the API, and the server Prefect 3.6.23 or newer?)"

@@ -54,7 +54,7 @@ def sweep_is_cheaper(waiting: int, queues: int, page_size: int) -> bool:
 async def read_each(
     api: Api, queues: Sequence[WorkQueue], now: datetime, concurrency: int
 ) -> dict[uuid.UUID, WaitingCounts]:
-    """How many runs wait in each queue, from two or three requests for each. Raises `SourceError`."""
+    """Count the waiting runs of each queue, with two or three requests for each. Raises `SourceError`."""
     counts = await each(queues, lambda queue: _of_queue(api, queue, now), concurrency)
     return dict(zip((queue.id for queue in queues), counts, strict=True))
 
@@ -105,7 +105,7 @@ async def _oldest(api: Api, queue: WorkQueue, flow_runs: dict[str, Any], sort: s
 
 
 def _seconds_waited(run: FlowRun, now: datetime) -> float:
-    """How long the run could have been started by now, but for its queue or another limit."""
+    """Return for how long only its queue or another limit has kept the run from starting."""
     held_back = run.state_name == _HELD_BACK
     since = run.expected_start_time if held_back else run.next_scheduled_start_time
     return max((now - since).total_seconds(), 0.0) if since else 0.0

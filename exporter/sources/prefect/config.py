@@ -31,7 +31,7 @@ def _api_url(url: str) -> str:
 
 
 class NameFilter(Settings):
-    """Which names to read: those that match all of `include` and not `exclude`, each anchored at both ends."""
+    """Selects the names that match `include` and not `exclude`, both anchored at both ends."""
 
     include: Regex = FullMatch(".*")
     """Names to read, as a regular expression (RE2)."""

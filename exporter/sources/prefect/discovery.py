@@ -1,4 +1,4 @@
-"""Which pools and queues there are, at the price of a few pages."""
+"""Lists the pools and queues, at the cost of a few pages."""
 
 import uuid
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Discovery:
         self._pools: frozenset[uuid.UUID] = frozenset()
         self._queues: frozenset[uuid.UUID] = frozenset()
         self._rows: int | None = None
-        """How many queues the server has in all, those of pools that are not read included."""
+        """Number of all queues of the server, including those of pools that are not read."""
 
     async def pools(self) -> list[WorkPool]:
         """All pools of the server."""

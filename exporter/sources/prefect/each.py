@@ -67,9 +67,9 @@ async def each_apart(
 
 
 async def each(items: Sequence[T], read: Callable[[T], Awaitable[R]], concurrency: int) -> list[R]:
-    """What `read` returns for every item, in order, `concurrency` items at a time.
+    """Return the result of `read` for every item, in order, `concurrency` items at a time.
 
-    The first `SourceError` ends all; of several that come at once any is as good as the others.
+    The first `SourceError` ends all; of several at the same time, any one is raised.
     """
     results: dict[int, R] = {}
     failures: list[SourceError] = []

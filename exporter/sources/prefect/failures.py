@@ -14,7 +14,7 @@ _WHOLE_SERVER: Final[frozenset[FailureReason]] = frozenset({"connect", "tls", "a
 """Reasons that are not the fault of one queue: to go on would only ask a server that refuses again and again."""
 
 _SHOWN_CHARACTERS: Final = 50
-"""What is shown of a name that is too long to be published."""
+"""Number of characters that are shown of a name that is too long to be published."""
 
 
 def raise_if_whole_server(error: SourceError) -> None:

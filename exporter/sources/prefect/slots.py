@@ -1,4 +1,4 @@
-"""Who holds the slots of the queues: two ways to read the same figures, of which the cheaper is chosen.
+"""The holders of the queues' slots: two ways to read the same values; the cheaper one is chosen.
 
 `POST /work_queues/{id}/concurrency_status` says it of one queue, and costs the server 12 to 20 ms of its one process,
 whatever the number of holders. `POST /flow_runs/filter` lists the holders of all queues, 200 on a page that costs about
@@ -38,7 +38,7 @@ async def read_one(api: Api, queue: uuid.UUID) -> Slots:
 
 
 async def count_holders(api: Api) -> int:
-    """How many runs of the whole server hold a slot."""
+    """Count the runs of the whole server that hold a slot."""
     return (await api.post("/flow_runs/count", COUNT, {"flow_runs": _HOLDERS})).content
 
 

@@ -128,7 +128,7 @@ class PrefectSource:
     async def _part(
         self, missing: list[Unreadable], until: float, part: Part, read: Callable[[], Awaitable[T]]
     ) -> T | None:
-        """What `read` returns; None where the part is not wanted, not supported, fails, or is not read `until` then."""
+        """Return the result of `read`, or None if the part is not selected, not supported, fails, or takes too long."""
         if not self._is_read(part):
             return None
         try:
