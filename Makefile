@@ -38,7 +38,7 @@ check: $(VENV)/installed-tests  ## run the fast tests, which need no real server
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST) -m "not servers"
+	$(PYTEST) -m "not servers and not slow"
 
 bench: $(VENV)/installed-tests .cache/prefect/installed  ## measure polls, scrapes, memory and start, and print the ratios
 	$(BIN)/python -m tests.bench

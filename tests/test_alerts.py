@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.harness.process import PATIENCE
 from tests.harness.programs import ROOT, program
 from tests.harness.promql import ALERTS, PLACE, TARGET, declared, depends, labels_of, made, undeclared
 from tests.harness.rules import FILES, UNIT_TESTS, Rule, amtool, copy, load, promtool, reads, rules
-from tests.harness.targets import VARIANTS, Case, between, samples, without_texts
+from tests.harness.targets import Case, between, labelled, samples
 
 RULES = list(rules())
 READS = reads()
@@ -97,44 +97,40 @@ def bench() -> Bench:
     return Bench()
 
 
-@pytest.fixture(scope="module")
-def without_annotations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the rules, but not their texts, and a place for their tests."""
-    folder = tmp_path_factory.mktemp("rules")
-    for file in FILES:
-        dump(without_texts(load(ALERTS / file)), folder / "alerts" / file)
-    return folder
-
-
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.__name__)
+@pytest.mark.slow
 @pytest.mark.parametrize("path", UNIT_TEST_FILES, ids=lambda path: path.name.removesuffix(".test.yml"))
-def test_units_whatever_labels_targets_have(
-    path: Path, variant: Callable[[Case], Case], tmp_path: Path, without_annotations: Path
-) -> None:
-    content = variant(load(path))
-    texts = any("exp_annotations" in alert for alert in alerts_of(content))
-    folder = copy(tmp_path).parent if texts else without_annotations
-    changed = folder / "tests" / "alerts" / f"{variant.__name__}-{path.name}"
+def test_units_whatever_labels_targets_have(path: Path, bench: Bench, tmp_path: Path) -> None:
+    content = labelled(load(path))
+    bench.write_rules(tmp_path, tested(content), texts=False)
+    changed = tmp_path / "tests" / "alerts" / path.name
     dump(content, changed)
     assert promtool("test", "rules", changed) == ""
 
 
-def alerts_of(content: Case) -> Iterator[dict[str, Any]]:
-    """The alerts that some unit tests expect."""
-    for case in content["tests"]:
-        for check in case.get("alert_rule_test") or ():
-            yield from check.get("exp_alerts") or ()
+def tested(content: Case) -> set[str]:
+    """The rules that a file of unit tests asks for."""
+    checks = [check for case in content["tests"] for check in case.get("promql_expr_test") or ()]
+    text = " ".join(check["expr"] for check in checks)
+    alerts = {check["alertname"] for case in content["tests"] for check in case.get("alert_rule_test") or ()}
+    return alerts | set(re.findall(r"concurrency:\w+:\w+", text)) | (set(BY_ALERT) if "ALERTS" in text else set())
 
 
+def fires(case: Case) -> bool:
+    """Whether an alert is expected at some time in a case."""
+    return any(check.get("exp_alerts") for check in case["alert_rule_test"])
+
+
+@pytest.mark.slow
 @EVERY_ALERT
 def test_no_alert_changes_by_an_evaluation_that_is_late(alert: Rule, bench: Bench, tmp_path: Path) -> None:
     """Groups are evaluated side by side, so what one reads from another may be one evaluation old.
 
-    Of tests of days, which look every ten minutes, none could tell.
+    What comes near an alert is in the same file as what it fires for. Of tests of days, which look every ten minutes,
+    none could tell.
     """
-    bench.write_rules(tmp_path, alert.name, texts=False)
+    bench.write_rules(tmp_path, [alert.name], texts=False)
     for file, tests in bench.tests_of(alert.name):
-        if tests["evaluation_interval"] != "1m":
+        if tests["evaluation_interval"] != "1m" or not any(map(fires, tests["tests"])):
             continue
         said = []
         for reverse in (False, True):
@@ -375,6 +371,7 @@ def excepted(name: str, line: str) -> dict[str, Any]:
     return {"thresholds": lambda text: re.sub(rule, rf"\g<1>\g<2>{line}\n\g<2>  or\n\g<2>", text)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(THRESHOLDS)), ids=[rule.name for rule in THRESHOLDS])
 def test_an_exception_silences_one_and_no_other(number: int, bench: Bench) -> None:
     rule = THRESHOLDS[number]
@@ -383,7 +380,7 @@ def test_an_exception_silences_one_and_no_other(number: int, bench: Bench) -> No
 
     def failures(source: str) -> list[tuple[str, str]]:
         expr = f'+Inf * {group}{{source="{source}"}} or {rule.expr}'
-        return list(bench.failures(Mutant(rule.file, 0, number, rule.name, "", {"expr": expr}), alert))
+        return list(bench.failures(Mutant(rule.file, 0, number, rule.name, "", {"expr": expr}), alert, fires))
 
     assert failures("another") == []
     said = failures("s")

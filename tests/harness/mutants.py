@@ -7,7 +7,7 @@ once; so are the `for`, the labels and the texts of each rule.
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -281,12 +281,17 @@ class Bench:
                 return file
         return ""
 
-    def failures(self, mutant: Mutant, target: str) -> Iterator[tuple[str, str]]:
-        """Each file of tests of the rule `target` that fails for the mutant, and what promtool says of it."""
+    def failures(
+        self, mutant: Mutant, target: str, keep: Callable[[dict[str, Any]], object] = bool
+    ) -> Iterator[tuple[str, str]]:
+        """Each file of tests of the rule `target` that fails for the mutant, and what promtool says of it.
+
+        `keep` chooses among the cases of a file.
+        """
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            self.write_rules(folder, target, mutant)
-            for file, tests in self.tests_of(target):
+            self.write_rules(folder, [target], mutant)
+            for file, tests in self.tests_of(target, keep):
                 path = folder / "tests" / "alerts" / file
                 dump(tests, path)
                 if complaint := promtool("test", "rules", path):
@@ -302,8 +307,10 @@ class Bench:
         ]
         return list(dict.fromkeys([name, *alerts]))
 
-    def tests_of(self, target: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each file of tests, cut down to the rule `target`."""
+    def tests_of(
+        self, target: str, keep: Callable[[dict[str, Any]], object] = bool
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each file of tests, cut down to the rule `target`, and to the cases that are to be kept."""
         for file, content in self._tests.items():
             cases = []
             for case in content["tests"]:
@@ -313,14 +320,17 @@ class Bench:
                     for test in case.get("promql_expr_test", ())
                     if target in test["expr"] or (":" not in target and "ALERTS" in test["expr"])
                 ]
-                if alerts or expressions:
-                    cases.append({**case, "alert_rule_test": alerts, "promql_expr_test": expressions})
+                cut = {**case, "alert_rule_test": alerts, "promql_expr_test": expressions}
+                if (alerts or expressions) and keep(cut):
+                    cases.append(cut)
             if cases:
                 yield file, {**content, "tests": cases}
 
-    def write_rules(self, folder: Path, target: str, mutant: Mutant | None = None, *, texts: bool = True) -> None:
-        """The rule `target` and those that it reads, one of them as it is in the mutant."""
-        wanted = self._reads[target] | {target}
+    def write_rules(
+        self, folder: Path, targets: Iterable[str], mutant: Mutant | None = None, *, texts: bool = True
+    ) -> None:
+        """The rules `targets` and those that they read, one of them as it is in the mutant."""
+        wanted = {name for target in targets for name in (target, *self._reads[target])}
         for file, content in self._rules.items():
             groups = []
             for group, of_group in enumerate(content["groups"]):

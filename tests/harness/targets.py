@@ -1,35 +1,24 @@
 """The unit tests of the rules, changed in what must not matter: labels of targets, evaluations that are late."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any, Final
 
 Case = dict[str, Any]
 """One file of unit tests, as promtool reads it."""
 
-_LABEL: Final = "rack"
-"""A label of targets that no rule knows."""
 _EACH: Final = 8
 """How many samples there are until the label of a target changes."""
 _NUMBER: Final = r"[-+]?(?:[\d.]+(?:e[-+]?\d+)?|Inf|NaN)"
 _REPEATED: Final = re.compile(rf"(?P<first>{_NUMBER})(?P<step>[-+][\d.]+(?:e[-+]?\d+)?)?(?:x(?P<more>\d+))?")
 
 
-def constant(content: Case) -> Case:
-    """All targets have one more label."""
-    return _labelled(content, lambda _: "one")
+def labelled(content: Case) -> Case:
+    """Targets have three more labels: one is the same for all of them, one is each exporter's own, such as its node,
+    and one changes while it runs, such as its version, which ends each series and begins another.
 
-
-def by_exporter(content: Case) -> Case:
-    """Each target has a label of its own, such as the node that it is on."""
-    return _labelled(content, lambda series: "".join(re.findall(r'\b(?:namespace|instance)="(.*?)"', series)))
-
-
-def changing(content: Case) -> Case:
-    """All targets have a label that changes while they run, such as a version: an end of each series, and another.
-
-    For rules `without_texts`: a rate over such a change lacks what was counted in between, so 55.17 % may be 55 %.
+    `without_texts`, as a rate over such a change lacks what was counted in between: 55.17 % may be 55 %.
     """
     changed = without_texts(content)
     for case in changed["tests"]:
@@ -39,9 +28,6 @@ def changing(content: Case) -> Case:
             for begin, part in _parts(samples(one["values"]))
         ]
     return changed
-
-
-VARIANTS: Final[tuple[Callable[[Case], Case], ...]] = (constant, by_exporter, changing)
 
 
 def between(content: Case, *, reverse: bool) -> Case:
@@ -102,14 +88,8 @@ def _parts(whole: list[str]) -> Iterator[tuple[int, list[str]]]:
         yield begin, ["_"] * begin + part + (["stale"] if begin + _EACH < len(whole) else [])
 
 
-def _labelled(content: Case, value: Callable[[str], str]) -> Case:
-    changed = deepcopy(content)
-    for case in changed["tests"]:
-        for one in case["input_series"] or ():
-            one["series"] = _with(one["series"], value(one["series"]))
-    return changed
-
-
-def _with(series: str, value: str) -> str:
+def _with(series: str, changes: str) -> str:
     name, brace, rest = series.partition("{")
-    return f'{name}{{{_LABEL}="{value}"{", " if brace else "}"}{rest}'
+    of_exporter = "".join(re.findall(r'\b(?:namespace|instance)="(.*?)"', series))
+    added = f'rack="one", shelf="{of_exporter}", board="{changes}"'
+    return f"{name}{{{added}{', ' if brace else '}'}{rest}"
