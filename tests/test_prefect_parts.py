@@ -635,8 +635,8 @@ async def test_a_sweep_that_fails_where_it_is_the_only_way() -> None:
 async def test_a_sweep_that_hangs_is_not_done_queue_by_queue() -> None:
     """It has taken its share of the time."""
     fake = small(faults={RUNS + OF_HOLDERS: never})
-    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL, timeout="900ms") as exporter:
-        state = await exporter.poll()
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["queues"], **SLOW) as exporter:
+        state = await poll_until_late(exporter, upstream, 5)
         assert state.failure
         assert state.failure.reason == "timeout"
         assert not [path for path in asked(upstream) if path.endswith("/concurrency_status")]
