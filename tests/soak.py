@@ -15,9 +15,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ import httpx
 import structlog
 
 from exporter.clock import Clock
+from exporter.demo.rows import Pool, Queue
 from exporter.metrics.body import Body
 from exporter.metrics.text import Format
 from exporter.polling.poller import Poller
@@ -33,12 +35,12 @@ from exporter.polling.telemetry import Telemetry
 from exporter.sources import SYSTEMS
 from tests.bench import resident
 from tests.fuzz import strict
-from tests.fuzz.upstream import ident
 from tests.harness.cloro import KEY
 from tests.harness.exporter import exporter, troubles
 from tests.harness.figures import publish
+from tests.harness.lookalike import Lookalike, flow_run
 from tests.harness.process import PATIENCE, Process, accepts, free_port
-from tests.harness.upstream import Hangup, Request, answer, never, serve
+from tests.harness.upstream import Answer, Hangup, Request, answer, never, serve
 
 SCRAPE_TIMEOUT: Final = 10.0
 """Seconds after which Prometheus gives a scrape up, by default."""
@@ -92,66 +94,40 @@ def moment(number: int) -> Moment:
     return Moment(pools, chosen.randint(0, 50), failing, chosen.randint(1, 4))
 
 
-def changing() -> Callable[[Request], bytes | Awaitable[bytes]]:
+def changing() -> Answer:
     """Answers for both systems; GET /moment/N makes it be that moment."""
     now, asked = moment(0), 0
+    server = lookalike(now)
 
-    def reply(request: Request) -> bytes | Awaitable[bytes]:
-        nonlocal now, asked
+    async def reply(request: Request) -> bytes:
+        nonlocal now, asked, server
         if request.path.startswith("/moment/"):
             now, asked = moment(int(request.path.rpartition("/")[2])), 0
+            server = lookalike(now)
             return answer({})
         asked += 1
         if now.failing and asked >= (1 if request.path.startswith("/v1") else now.fails_at):
             failure = FAILURES[now.failing]
             if isinstance(failure, Hangup):
                 raise failure
-            return failure or never(request)
-        return answer(_body(now, request))
+            return failure or await never(request)
+        if request.path.startswith("/v1"):
+            usage = {"used": 1, "max": 5}
+            return answer({"queuedTasks": now.tasks, "processingTasks": 1, "concurrency": usage})
+        return await server(request)
 
     return reply
 
 
-def _body(now: Moment, request: Request) -> object:
-    path = request.path.removeprefix("/api")
-    queues = [queue for name in now.pools for queue in _queues(now, name)]
-    fixed = {"type": "process", "is_paused": False, "concurrency_limit": 9, "active_slots": 1, "status": "READY"}
-    bodies: dict[str, object] = {
-        "/v1/async/status": {"queuedTasks": now.tasks, "processingTasks": 1, "concurrency": {"used": 1, "max": 5}},
-        "/work_pools/filter": [{"id": _id(name), "name": name} | fixed for name in now.pools],
-        "/work_queues/filter": queues,
-        "/flow_runs/count": now.tasks,
-        "/flow_runs/filter": [_run(n, queues) for n in range(now.tasks)] if queues else [],
-    }
-    if path.startswith("/work_pools/pool"):
-        return _queues(now, path.split("/")[2].replace("%20", " "))
-    status = {
-        "active_slots": 0,
-        "concurrency_limit": 4,
-        "flow_runs": [],
-        "count": 0,
-        "limit": 200,
-        "pages": 0,
-        "page": 1,
-    }
-    return bodies.get(path, status)
-
-
-def _id(name: str) -> str:
-    return ident(int(name.split()[1]) + 1)
-
-
-def _queues(now: Moment, pool: str) -> list[dict[str, Any]]:
-    fixed = {"is_paused": False, "priority": 1, "concurrency_limit": 4, "last_polled": None, "work_pool_id": _id(pool)}
-    ids = [1_000 * (int(pool.split()[1]) + 1) + int(name.split('"')[1]) for name in now.pools[pool]]
-    return [{"id": ident(id_), "name": name} | fixed for id_, name in zip(ids, now.pools[pool], strict=True)]
-
-
-def _run(number: int, queues: list[dict[str, Any]]) -> dict[str, Any]:
-    fixed = {"total_run_time": 1.0, "estimated_run_time": 2.0, "estimated_start_time_delta": 0.0}
-    queue = queues[number % len(queues)]["id"]
-    state = {"timestamp": "2026-11-21T23:24:25Z"}
-    return {"id": ident(number), "work_queue_id": queue, "state_type": "RUNNING", "state": state} | fixed
+def lookalike(now: Moment) -> Lookalike:
+    """The Prefect server of a moment, in which each task is a run that holds a slot."""
+    since = datetime(2026, 11, 21, 23, 24, 25, tzinfo=UTC)
+    queues = [Queue(pool, name, limit=4) for pool, names in now.pools.items() for name in names]
+    return Lookalike(
+        pools=[Pool(name, limit=9) for name in now.pools],
+        queues=queues,
+        runs=[flow_run(n, "Running", queues[n % len(queues)], since) for n in range(now.tasks)] if queues else [],
+    )
 
 
 async def run_upstream(port: int) -> None:
