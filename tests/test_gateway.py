@@ -14,8 +14,9 @@ from tests.harness.nginx import nginx
 from tests.harness.oauth2 import ID, SECRET, TokenEndpoint
 from tests.harness.prefect import PrefectServer
 from tests.harness.process import free_port
-from tests.harness.upstream import Request, answer, serving
+from tests.harness.upstream import Request, answer, serve, serving
 from tests.test_cli import upstream_answer
+from tests.test_faults import Exporter
 from tests.test_secrets import outcome
 
 CLIENT, CLIENT_SECRET = "0123abc.access", "5ecret-of-the-gateway"
@@ -214,6 +215,33 @@ def test_what_a_gateway_requires_is_sent_and_what_it_refuses_is_said(gateways: G
 
 def test_no_message_shows_a_secret(output: str) -> None:
     assert not [secret for secret in (CLIENT_SECRET, WRONG, SECRET, "PRIVATE KEY") if secret in output]
+
+
+@pytest.mark.parametrize(
+    ("title", "said"),
+    [
+        ("<title>Access denied</title>", ": Access denied"),
+        ("<TITLE lang='en'>\n  Sign in &middot; A&amp;B\n</TITLE>", ": Sign in · A&B"),
+        ("<title>502 Bad Gateway</title>", ""),
+        ("<title>Bad Gateway</title>", ""),
+        ("<title>502 No server</title>", ": No server"),
+        (f"<title>You sent {WRONG}</title>", ": You sent <secret>"),
+        ("<title>\x1b[31m</title>", ": [31m"),
+        ("<title></title>", ""),
+        (f"<title>{'x' * 300}</title>", ""),
+        ("<title>never closed", ""),
+        ("<title" * 10_000, ""),
+        ("no page", ""),
+    ],
+)
+async def test_the_title_of_an_error_page_is_said(title: str, said: str) -> None:
+    page = answer(f"<html><head>{title}</head></html>".encode(), 502, media_type="text/html")
+    async with serve(lambda _: page) as upstream:
+        headers = {"X-Token": {"secrets": [WRONG]}}
+        async with Exporter("prefect", upstream.url, http_headers=headers) as exporter:
+            state = await exporter.poll()
+    assert state.failure
+    assert state.failure.message == f"POST {upstream.url}/api/work_pools/filter: 502 Bad Gateway{said}"
 
 
 def test_a_real_server_behind_required_headers(prefect_server: PrefectServer, tmp_path: Path) -> None:
