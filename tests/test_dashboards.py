@@ -27,7 +27,7 @@ from tests.harness.exporter import exporter
 from tests.harness.pictures import SUMS, sums
 from tests.harness.prefect import PrefectServer
 from tests.harness.prometheus import PrometheusServer
-from tests.harness.promql import ALERTS
+from tests.harness.promql import ALERTS, depends, labels_of
 from tests.harness.rules import load
 
 BOARDS: dict[str, Board] = {
@@ -63,6 +63,17 @@ def test_no_file_is_left_over() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_holds(rule: Callable[[Board], Iterator[str]], board: Board) -> None:
     assert list(rule(board)) == []
+
+
+@every_board
+def test_no_query_depends_on_other_labels_of_targets(board: Board) -> None:
+    """Nor keeps one, or compares by one; and legends are of labels that its results have."""
+    for where, expression in harness.expressions(board):
+        assert depends(Variables().fill(expression)) == [], where
+    for panel in charts(board):
+        for target in panel["targets"]:
+            named = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            assert named <= (labels_of(Variables().fill(target["expr"])) or set()), panel["title"]
 
 
 def test_the_rules_notice_faults() -> None:
