@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -124,6 +125,13 @@ def test_connections_do_not_wait_for_acknowledgements() -> None:
         connection, _ = listener.accept()
         with connection:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_burst_of_connections_waits_to_be_accepted() -> None:
+    """Linux drops the first packet of what is too much, and a scraper tries again only after a second."""
+    with listen("127.0.0.1", 0) as listener, ExitStack() as opened:
+        for _ in range(600):
+            opened.enter_context(socket.create_connection(listener.getsockname(), timeout=60))
 
 
 def test_an_empty_host_is_every_address() -> None:

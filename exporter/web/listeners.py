@@ -11,13 +11,16 @@ from exporter.settings.reader import ConfigError
 _LAST_PORT: Final = 65535
 _FIRST_DESCRIPTOR: Final = 3
 """Of those that systemd hands over; its protocol fixes this number."""
+_BACKLOG: Final = 4_096
+"""Connections that may wait to be accepted, which is also the default limit of Linux. When more come, Linux drops the
+first packet of each, a scraper's too, which tries again after 1, 3 and 7 s."""
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there; on all addresses where `host` is empty. Raises `OSError`, `OverflowError`."""
     both = not host and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=512, dualstack_ipv6=both)
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     # Inherited by every connection. asyncio sets it only on sockets that it makes itself, and without it each answer
     # waits 40 ms for the acknowledgement of its headers.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
