@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.harness.certificates import authority, certificate, expired, self_signed
-from tests.harness.process import accepts, free_port, running
+from tests.harness.process import PATIENCE, accepts, free_port, running
 from tests.harness.programs import ROOT, python
 from tests.harness.upstream import answer, serve
 from tests.test_cli import environment
@@ -62,14 +62,14 @@ def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if request.param == "{}.{}".format(*sys.version_info[:2]):
         return [sys.executable, "-m", "exporter"]
     folder = tmp_path_factory.mktemp(f"python-{request.param}")
-    subprocess.run([python(request.param), "-m", "venv", "--without-pip", folder], check=True, timeout=60)
+    subprocess.run([python(request.param), "-m", "venv", "--without-pip", folder], check=True, timeout=PATIENCE)
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
     done = subprocess.run(
         [*pip, "install", "--quiet", "--no-compile", "--editable", str(ROOT)],
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return [str(folder / "bin" / "python"), "-m", "exporter"]
@@ -125,14 +125,14 @@ def test_clients_are_trusted_alike(command: list[str], certificates: Path, tmp_p
     port = free_port()
     arguments = ["--demo", f"--web.listen-address=127.0.0.1:{port}", f"--web.config.file={web}"]
     with running([*command, *arguments], log=tmp_path / "log", env=environment(), cwd=tmp_path) as process:
-        process.wait_until(accepts(port), what="it listens", timeout=60)
+        process.wait_until(accepts(port), what="it listens")
 
         def is_let_in(name: str) -> bool:
             context = ssl.create_default_context(cafile=certificates / "ca.pem")
             context.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
             try:
                 url = f"https://127.0.0.1:{port}/-/healthy"
-                return httpx.get(url, verify=context, trust_env=False, timeout=60).is_success
+                return httpx.get(url, verify=context, trust_env=False, timeout=PATIENCE).is_success
             except httpx.HTTPError:
                 return False
 
