@@ -27,6 +27,7 @@ from exporter.web import config as web_config
 from tests.harness.alertmanager import alertmanager
 from tests.harness.certificates import authority
 from tests.harness.documents import Block, blocks
+from tests.harness.nginx import command as nginx_command
 from tests.harness.process import PATIENCE, free_port
 from tests.harness.programs import ROOT, kubectl, program
 from tests.harness.promql import declared, undeclared
@@ -190,7 +191,13 @@ def _shape(line: str, scratch: Scratch) -> str:
     return " ".join(re.sub(r"[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", "0", line).split())
 
 
-LANGUAGES: Final[Mapping[str, Check]] = {"yaml": yaml, "sh": shell, "promql": promql, "text": text}
+def nginx(block: Block, scratch: Scratch) -> None:
+    """A `location`, within a server."""
+    server = f"server {{ listen 127.0.0.1:{free_port()};\n{block.text}\n}}"
+    check(*nginx_command(scratch.folder / "nginx", server), "-t")
+
+
+LANGUAGES: Final[Mapping[str, Check]] = {"yaml": yaml, "sh": shell, "promql": promql, "text": text, "nginx": nginx}
 
 
 def check(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:

@@ -14,6 +14,13 @@ def nginx(directory: Path, servers: str, port: int) -> Iterator[None]:
 
     `servers` are the blocks within `http`.
     """
+    with running(command(directory, servers), log=directory / "nginx.log") as process:
+        process.wait_until(accepts(port), what=f"nginx accepts connections on port {port}")
+        yield
+
+
+def command(directory: Path, servers: str) -> list[str | Path]:
+    """Return the command that runs nginx in a folder; with `-t` it checks the blocks only."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "nginx.conf"
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -26,7 +33,4 @@ http {{
 {servers}
 }}
 """)
-    command: list[str | Path] = [program("nginx"), "-e", "stderr", "-p", directory, "-c", config]
-    with running(command, log=directory / "nginx.log") as process:
-        process.wait_until(accepts(port), what=f"nginx accepts connections on port {port}")
-        yield
+    return [program("nginx"), "-e", "stderr", "-p", directory, "-c", config]
