@@ -8,7 +8,8 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_UNREAD_BYTES: Final = 32 * 1024
-"""Bytes of an answer that wait for the client, above which the application waits too."""
+"""Bytes of an answer that wait for the client, above which the application waits too. With pieces of 128 KiB an answer
+of 3 MB takes 0.2 ms less CPU, and 256 clients who do not read take 100 MiB more: above the memory that is shipped."""
 MAX_HELD_BYTES: Final = 32 * 1024 * 1024
 """Most bytes of all answers that are being sent. Scrapes between two polls share theirs, which count once."""
 
