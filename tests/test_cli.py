@@ -306,11 +306,11 @@ def test_a_dry_run_shows_what_was_found(tmp_path: Path, upstream: Upstream) -> N
     table = [line.split() for line in out.splitlines()]
     assert table[0] == ["SOURCE", "SYSTEM", "OUTCOME", "POOLS", "QUEUES", "SERIES", "REQUESTS", "SECONDS"]
     assert [row[:5] + row[6:7] for row in table[1:3]] == [
-        ["prod", "prefect", "success", "1", "1", "3"],
+        ["prod", "prefect", "success", "1", "1", "4"],
         ["scraper", "cloro", "success", "0", "1", "1"],
     ]
     assert [row[:5] for row in table[5:]] == [["prod", "pool", "queue", "3", "5"], ["scraper", "async", "2", "5", "-"]]
-    assert len(upstream.requests) == 4
+    assert len(upstream.requests) == 5
 
 
 def test_a_dry_run_of_each_shard_shows_its_part(tmp_path: Path) -> None:
