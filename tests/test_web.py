@@ -25,6 +25,7 @@ from exporter.polling.telemetry import Telemetry
 from exporter.shard import Shard
 from exporter.web.guard import Guard
 from exporter.web.listeners import listen
+from exporter.web.location import location
 from exporter.web.management import Reload
 from exporter.web.routes import application
 from exporter.web.server import Server
@@ -63,7 +64,7 @@ class Exporter:
         self.clock = Clock(now=lambda: 1_700_000_000 + self.seconds, monotonic=lambda: self.seconds)
         self.store = Store(self.clock)
         self.telemetry = Telemetry(self.clock)
-        self.application = Guard(application(self.store, self.telemetry, self.reload), None, self.clock)
+        self.application: ASGIApp = Guard(application(self.store, self.telemetry, self.reload), None, self.clock)
 
     def add(self, name: str = "prod") -> None:
         self.store.add(name, "prefect")
@@ -144,6 +145,14 @@ async def test_a_wrong_method(exporter: Exporter, path: str, method: str) -> Non
     assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
+def encoded(path: str) -> set[str]:
+    """The path with one of its characters encoded, in both cases, and with all of them, but for the first slash."""
+    codes = [f"%{ord(character):02x}" for character in path]
+    one = {path[:at] + code + path[at + 1 :] for at, code in enumerate(codes) if at}
+    upper = {path[:at] + code.upper() + path[at + 1 :] for at, code in enumerate(codes) if at}
+    return {*one, *upper, "/" + "".join(codes[1:])}
+
+
 # fmt: off
 ENDS = (
     "%0a", "%0A", "%0d%0a", "%0d", "%00", "%09", "%20", "%0b", "%0c", "%85", "%e2%80%a8", "%250a",
@@ -157,12 +166,14 @@ OTHER_PATHS = {
     "http://exporter//metrics", "http://exporter/metrics%0a", "http://exporter/-%2fready",
     *(path + end for path in ("/", "/metrics", "/sd", "/-/healthy", "/-/ready") for end in ENDS),
     *(beginning + path for path in ("/metrics", "/sd", "/-/healthy", "/-/ready") for beginning in BEGINNINGS),
+    *(one for path in ("/metrics", "/sd", "/-/healthy", "/-/ready") for one in encoded(path)),
 }
 OTHER_RELOADS = {
     "/-%2freload", "/-%2Freload", "/-//reload", "/-/./reload", "/-/x/../reload", "/-/Reload",
     "http://exporter/-/reload%0a",
     *("/-/reload" + end for end in ENDS),
     *(beginning + "/-/reload" for beginning in BEGINNINGS),
+    *encoded("/-/reload"),
 }
 # fmt: on
 
@@ -180,6 +191,19 @@ async def test_a_reload_has_one_spelling(method: str) -> None:
         raise AssertionError
 
     assert await Exporter(reload).raw(method, OTHER_RELOADS) == dict.fromkeys(OTHER_RELOADS, (404, PLAIN))
+
+
+async def test_a_prefix_may_have_characters_that_clients_encode() -> None:
+    """Prometheus encodes those of !'()* in `metrics_path`; other clients encode more of them."""
+    prefix = "/a!$&'()*+,;=:@b"
+    exporter = Exporter()
+    exporter.application = location(None, prefix).below(exporter.application)
+    spelled = {prefix, quote(prefix, safe="/$&+,;=:@"), quote(prefix), quote(prefix).lower()}
+    good = {f"{one}/metrics" for one in spelled}
+    assert len(good) == 4
+    assert await exporter.raw("GET", good) == dict.fromkeys(good, (200, CLASSIC))
+    bad = {*(f"{one}/%6detrics" for one in spelled), f"/%61{prefix[2:]}/metrics", f"{prefix}%2fmetrics"}
+    assert await exporter.raw("GET", bad) == dict.fromkeys(bad, (404, PLAIN))
 
 
 @pytest.mark.parametrize(

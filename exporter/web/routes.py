@@ -1,6 +1,8 @@
 """The table of routes. Each request is answered from one view of the store: no route does I/O, or asks an upstream."""
 
+import re
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,6 +20,9 @@ from exporter.web.scrape import Scrape
 
 Handler = Callable[[Request, View], Awaitable[Response]]
 """Answers a request from what is known at the moment at which it came. Its docstring is for users."""
+
+_OTHER_SPELLING: Final = re.compile(rb"%(?!2[146-9abc]|3[abd]|40)", re.IGNORECASE)
+"""An encoded character that is not one of !$&'()*+,:;=@, which a route prefix may have and some clients encode."""
 
 
 def application(
@@ -52,12 +57,11 @@ def application(
 class _Route(Route):
     """A route that has one spelling.
 
-    Starlette's expression lets a newline follow, and the server decodes a slash that was encoded: then a proxy that
-    keeps strangers from `/-/reload` would let `/-%2freload` pass.
+    The server decodes the path, and Starlette's expression lets a newline follow: then a proxy that keeps strangers
+    from `/-/reload` would let `/-/%72eload`, `/-%2freload` or `/-/reload%0a` pass.
     """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether it is this route, and what it is called with."""
         match, child = super().matches(scope)
-        encoded = b"%2f" in scope["raw_path"].lower() or scope["path"].endswith("\n")
-        return (Match.NONE, {}) if encoded else (match, child)
+        return (Match.NONE, {}) if _OTHER_SPELLING.search(scope["raw_path"]) else (match, child)
