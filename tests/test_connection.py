@@ -19,12 +19,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from structlog.testing import capture_logs
 
 from exporter.web.answers import MAX_HELD_BYTES
-from exporter.web.connection import Connection, Limits
+from exporter.web.connection import READ_BYTES, Connection, Limits
 from exporter.web.http import MAX_HEAD_BYTES
 from exporter.web.listeners import listen
 from exporter.web.server import Server
+from exporter.web.tls import current_context
 from tests.harness.certificates import authority, certificate
 from tests.harness.loop import skip, until
 from tests.harness.process import PATIENCE
@@ -500,4 +502,36 @@ async def test_a_request_over_tls_has_the_same_limits(tls: tuple[ssl.SSLContext,
         writer.write(GET)
         answer = await _to_the_end(reader)
         assert answer.startswith(b"HTTP/1.1 200 OK")
+        writer.close()
+
+
+async def test_what_tls_reads_into_is_as_small_as_we_ask_for(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """asyncio has no setting for it: another version of Python may no longer heed what we assign."""
+    gc.collect()
+    async with serving(tls=tls[0]) as served:
+        reader, writer = await served.open(tls[1])
+        writer.write(GET)
+        await reader.readuntil(b"hello")
+        (connection,) = (one for one in gc.get_objects() if isinstance(one, Connection))
+        assert len(connection.transport._ssl_protocol._ssl_buffer) == READ_BYTES  # type: ignore[attr-defined]
+        writer.close()
+
+
+async def test_a_bug_in_the_handshake_is_logged_and_leaves_nothing_behind(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture
+) -> None:
+    contexts: list[ssl.SSLContext] = []
+    async with serving(replace(LIMITS, connections=3), current_context(lambda: contexts[0])) as served:
+        before = descriptors()
+        with capture_logs() as logged:
+            for _ in range(10):
+                assert (await served.ask(GET))[0] == b""
+            await until(nothing_is_left)
+        assert [one["event"] for one in logged] == ["can't open a connection"] * 10
+        await until(lambda: descriptors() == before)
+        assert "never retrieved" not in caplog.text
+        contexts.append(tls[0])
+        reader, writer = await served.open(tls[1])
+        writer.write(GET)
+        assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200 OK")
         writer.close()

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -139,3 +140,33 @@ def test_an_empty_host_is_every_address() -> None:
         port = listener.getsockname()[1]
         for host in ("127.0.0.1", "::1") if socket.has_dualstack_ipv6() else ("127.0.0.1",):
             socket.create_connection((host, port)).close()
+
+
+@pytest.mark.parametrize("name", [None, "", "\0concurrency-exporter's test", "client"])
+async def test_a_client_of_a_unix_socket_may_have_any_name(tmp_path: Path, name: str | None) -> None:
+    """None, one that the kernel chooses, an abstract one, or that of a file."""
+
+    async def asked(request: Request) -> Response:
+        return PlainTextResponse(f"client {request.client}")
+
+    path = str(tmp_path / "web.socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        server = Server(Starlette(routes=[Route("/", asked)]), graceful_seconds=1)
+        serving = asyncio.create_task(server.serve([listener]))
+        for _ in range(2):
+            client = socket.socket(socket.AF_UNIX)
+            if name is not None:
+                client.bind(str(tmp_path / name) if name == "client" else name)
+            client.connect(path)
+            reader, writer = await asyncio.open_unix_connection(sock=client)
+            writer.write(b"GET / HTTP/1.0\r\nHost: exporter\r\n\r\n")
+            async with asyncio.timeout(PATIENCE):
+                assert (await reader.read()).endswith(b"client None")
+            writer.close()
+            await writer.wait_closed()
+            (tmp_path / "client").unlink(missing_ok=True)
+        assert not serving.done()
+        server.stop()
+        await serving

@@ -117,7 +117,8 @@ class Server(uvicorn.Server):
                 log.warning("can't accept a connection", error=error.strerror)
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            self._admit(accepted, address[0] if address else "")
+            # A peer on a Unix socket has a path or, bound to an abstract name, bytes; of AF_VSOCK, a number and a port.
+            self._admit(accepted, str(address[0]) if isinstance(address, tuple) else "")
             # One at a time: a flood of connections must leave time for those that are open.
             await asyncio.sleep(0)
 
@@ -133,12 +134,21 @@ class Server(uvicorn.Server):
     async def _connect(self, accepted: socket.socket, connection: Connection) -> None:
         tls = self.config.ssl
         seconds = self._limits.head if tls else None
+        is_open = False
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=seconds, ssl_shutdown_timeout=seconds
             )
+            is_open = True
         except OSError:  # no handshake came of it
-            self._open.pop(connection, None)
+            pass
+        except Exception:
+            # A bug must neither hold the place of a connection, nor keep its client waiting.
+            log.exception("can't open a connection")
+            accepted.close()
+        finally:
+            if not is_open:
+                self._open.pop(connection, None)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
