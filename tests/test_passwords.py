@@ -11,6 +11,7 @@ import pytest
 from starlette.types import Message
 
 from exporter.web.passwords import Passwords
+from tests.harness.process import PATIENCE
 
 HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
 USERS = {"prometheus": HASH, "other": HASH}
@@ -168,6 +169,20 @@ async def test_wrong_ones_do_not_push_out_a_right_one_and_are_not_kept_without_e
     assert len(checks.of) == before
     assert not await Client(passwords, SCRAPER, "0", "wrong").is_let_in
     assert len(checks.of) == before + 1
+
+
+async def test_a_request_that_is_cancelled_holds_nobody_up() -> None:
+    """At each step of the loop: before its turn, between its turn and the check, in the check."""
+    for steps in range(12):
+        passwords = Passwords()
+        first = Client(passwords, SCRAPER, "prometheus", "wrong")
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        second = Client(passwords, SCRAPER, "prometheus", "secret")
+        first.is_let_in.cancel()
+        async with asyncio.timeout(PATIENCE):
+            assert await second.is_let_in
+            assert await Client(passwords, SCRAPER, "other", "secret").is_let_in
 
 
 async def test_a_check_that_fails_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,8 @@ class Passwords:
         self._wrong: dict[bytes, None] = {}
         self._failures: dict[tuple[str, ...], int] = {}
         self._waiting: list[_Waiting] = []
-        self._checking = False
+        self._checking: _Waiting | None = None
+        """Whose turn it is."""
 
     async def are_right(self, users: Mapping[str, str], scope: Scope, receive: Receive) -> bool:
         """Return whether the headers hold the name of one of the users, whose hashes these are, and the password.
@@ -75,11 +76,17 @@ class Passwords:
             client = network(scope["client"][0] if scope["client"] else "")
             turn = asyncio.get_running_loop().create_future()
             waiting = _Waiting(client, name if hashed else "", digest, turn)
-            if not await self._turn_of(waiting, receive):
-                return False
-            if digest not in self._right and digest not in self._wrong:
-                cost = max(_cost(one.encode()) for one in users.values())
-                await self._check(waiting, password[:_SHOWN_PASSWORD_BYTES], hashed, cost)
+            try:
+                if not await self._turn_of(waiting, receive):
+                    return False
+                if digest not in self._right and digest not in self._wrong:
+                    cost = max(_cost(one.encode()) for one in users.values())
+                    await self._check(waiting, password[:_SHOWN_PASSWORD_BYTES], hashed, cost)
+            finally:
+                # Also where the request is cancelled between its turn and the check: else nobody would be next.
+                if self._checking is waiting:
+                    self._checking = None
+                    self._go_on()
         return digest in self._right
 
     async def _turn_of(self, waiting: _Waiting, receive: Receive) -> bool:
@@ -98,26 +105,22 @@ class Passwords:
     async def _check(self, waiting: _Waiting, password: bytes, hashed: bytes, greatest_cost: int) -> None:
         """Remember whether the password has this hash."""
         keys = ((waiting.client,), (waiting.client, waiting.user))
-        try:
-            if await in_thread(_is_right, password, hashed, greatest_cost):
-                _remember(self._right, waiting.digest, None, _RIGHT)
-                for key in keys:
-                    self._failures.pop(key, None)
-            else:
-                _remember(self._wrong, waiting.digest, None, _WRONG)
-                for key in keys:
-                    _remember(self._failures, key, self._failures.pop(key, 0) + 1, _COUNTED)
-        finally:
-            self._checking = False
-            self._go_on()
+        if await in_thread(_is_right, password, hashed, greatest_cost):
+            _remember(self._right, waiting.digest, None, _RIGHT)
+            for key in keys:
+                self._failures.pop(key, None)
+        else:
+            _remember(self._wrong, waiting.digest, None, _WRONG)
+            for key in keys:
+                _remember(self._failures, key, self._failures.pop(key, 0) + 1, _COUNTED)
 
     def _go_on(self) -> None:
         """Let those go on of whom is known whether they are right; and the next one, where none is being checked."""
         for one in [one for one in self._waiting if one.digest in self._right or one.digest in self._wrong]:
             self._let(one)
         if self._waiting and not self._checking:
-            self._checking = True
-            self._let(min(reversed(self._waiting), key=self._failures_of))
+            self._checking = min(reversed(self._waiting), key=self._failures_of)
+            self._let(self._checking)
 
     def _let(self, waiting: _Waiting) -> None:
         self._waiting.remove(waiting)
