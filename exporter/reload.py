@@ -1,4 +1,4 @@
-"""The configuration in use: read at the start, and again at every reload; what runs goes on if it has errors then."""
+"""The configuration in use: read at the start, and again at every reload. The sources stay if it has errors then."""
 
 import asyncio
 from collections.abc import Callable
@@ -48,7 +48,8 @@ class Reloader:
     """Reads the configuration again when it is told to, one reload at a time.
 
     `read_web` makes the web server use what its own file says now. It raises `ConfigError`, and changes nothing, if
-    the file has errors.
+    the file has errors. It does not wait for the configuration to be good: the web server's next request would read
+    its file anyway.
     """
 
     def __init__(self, load: Load, read_web: Callable[[], None], poller: Poller, telemetry: Telemetry) -> None:
@@ -73,7 +74,7 @@ class Reloader:
         task.add_done_callback(self._tasks.discard)
 
     async def reload(self) -> str:
-        """Read both configurations and use them if they are good. Returns their errors, or an empty string."""
+        """Read both configurations, and change the sources if both are good. Returns the errors, or an empty string."""
         async with self._busy:
             good = False
             try:

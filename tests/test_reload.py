@@ -16,11 +16,13 @@ import httpx
 import pytest
 
 from exporter.clock import Clock
+from exporter.config import Config
 from exporter.metrics.text import Format
 from exporter.model import Snapshot
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
+from exporter.reload import Reloader
 from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceError
 from exporter.sources.cloro import CloroConfig
@@ -450,6 +452,37 @@ def test_a_mistake_in_either_file_is_seen(tmp_path: Path) -> None:
             assert told_to_reload(command).status_code == 200
             assert 'source="prod"' not in command.get().text
             assert successful() == 1
+
+
+def test_a_mistake_in_the_configuration_holds_no_web_configuration_up(tmp_path: Path) -> None:
+    """It is read whenever it has changed, and a reload makes no difference to that; the sources stay."""
+    with serving(upstream_answer({"queue": 3})) as upstream:
+        with reloadable(tmp_path, upstream.url) as (command, config, web):
+            replace(config, {"sources": []})
+            replace(web, {"basic_auth_users": {"scraper": HASH, "other": OTHER}})
+            answered = told_to_reload(command)
+            assert answered.status_code == 500
+            assert answered.text == f"{config}:1: sources: is an empty list; name a source to poll\n"
+            asked = httpx.get(f"{command.url}/metrics", auth=("other", "other"), trust_env=False, timeout=PATIENCE)
+            assert asked.status_code == 200
+            assert 'source="prod"' in asked.text
+            assert counter(asked.text, "concurrency_exporter_config_last_reload_successful") == 0
+
+
+async def test_a_certificate_that_vanishes_in_a_reload_is_a_mistake_and_the_sources_stay(tmp_path: Path) -> None:
+    async with serve(with_slots(2)) as upstream:
+        async with polling(source("a", upstream, interval="5s")) as served:
+            await until(lambda: served.slots() == {"a": 2})
+            certificates = authority(tmp_path)
+            tls = {"ca_file": str(certificates)}
+            changed = Config(sources=(source("a", upstream, url="https://127.0.0.1:1", tls_config=tls),))
+            reloader = Reloader(lambda: changed, certificates.unlink, served.poller, served.telemetry)
+            states = served.store.view().states
+            mistake = await reloader.reload()
+            assert mistake.startswith("a certificate of tls_config can no longer be used: ")
+            assert served.store.view().states == states
+            text = served.telemetry.render(served.store.view(), Format.CLASSIC).decode()
+            assert counter(text, "concurrency_exporter_config_last_reload_successful") == 0
 
 
 def test_ready_stays_ready(tmp_path: Path) -> None:
