@@ -1,4 +1,6 @@
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,13 @@ def test_a_missing_program_skips_except_in_ci(
         kind,
         "initdb is not on PATH: apt install postgresql",
     )
+
+
+@pytest.mark.parametrize("name", programs._ON_PATH)
+def test_each_is_installed_where_it_is_missing(name: str) -> None:
+    script = (Path(__file__).parents[1] / "install-programs").read_text(encoding="utf-8")
+    names, _ = programs._ON_PATH[name]
+    assert any(re.search(rf"\[{one}\]=|^install .*\b{one}\b", script, re.MULTILINE) for one in names)
 
 
 def test_an_unpacked_postgresql_is_found_with_its_libraries() -> None:
