@@ -10,7 +10,7 @@ from exporter.config import Config, warn
 from exporter.polling.poller import Poller
 from exporter.polling.telemetry import Telemetry
 from exporter.settings.reader import ConfigError
-from exporter.threads import in_thread
+from exporter.threads import in_own_thread
 
 log = structlog.get_logger()
 
@@ -79,7 +79,7 @@ class Reloader:
             good = False
             try:
                 # To read many sources takes long, and scrapes must not wait for it.
-                loading = asyncio.ensure_future(in_thread(self._load))
+                loading = asyncio.ensure_future(in_own_thread(self._load))
                 await asyncio.wait([loading])
                 configuration, _ = read_both(loading.result, self._read_web)
                 await use(configuration, self._poller)

@@ -3,7 +3,9 @@
 import base64
 import json
 import os
+import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from structlog.testing import capture_logs
 
 from exporter.config import ABOUT, from_environment, load
 from exporter.settings.reader import ConfigError
+from tests.harness.certificates import authority
+from tests.harness.exporter import Exporter as RunningExporter
+from tests.harness.exporter import exporter as running_exporter
 from tests.harness.programs import prefect_python
 from tests.harness.upstream import Request, answer, serve, serving
 from tests.test_credentials import GOOD, polled, source
@@ -121,11 +126,13 @@ async def test_all_requests_of_a_poll_have_the_same_credentials(tmp_path: Path) 
                 assert len(upstream.requests) >= before + 3
 
 
-@pytest.mark.parametrize("place", ["authorization", "http_headers", "oauth2"])
-async def test_a_file_that_can_not_be_read_to_its_end_stops_nothing_else(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["authorization", "http_headers", "oauth2", "tls_config"])
+async def test_a_file_that_can_not_be_read_to_its_end_is_read_once(place: str, tmp_path: Path) -> None:
     """As on a file server that does not answer; here a pipe that nobody writes to."""
     file = tmp_path / "secret"
     file.write_text("secret")
+    authority(tmp_path)
+    others = set(threading.enumerate())
     async with serve(lambda _: STATUS) as upstream:
         places: dict[str, dict[str, Any]] = {
             "authorization": {"authorization": {"credentials_file": str(file)}},
@@ -134,18 +141,55 @@ async def test_a_file_that_can_not_be_read_to_its_end_stops_nothing_else(place: 
                 "authorization": None,
                 "oauth2": {"client_id": "id", "client_secret_file": str(file), "token_url": f"{upstream.url}/token"},
             },
+            "tls_config": {"tls_config": {"ca_file": str(tmp_path / "ca.pem")}},
         }
         system = "prefect" if place == "oauth2" else "cloro"
         times = {"interval": "1s", "timeout": "900ms", "stale_after": "1m"}
-        async with Exporter(system, upstream.url, **places[place], **times) as exporter:
+        url = upstream.url
+        if place == "tls_config":
+            file, url = tmp_path / "ca.pem", url.replace("http:", "https:")
+        async with Exporter(system, url, **places[place], **times) as exporter:
             file.unlink()
             os.mkfifo(file)
-            state = await exporter.poll()
+            for _ in range(5):
+                state = await exporter.poll()
+                assert state.failure
+                assert state.failure.reason == "timeout"
+            reading = [one for one in threading.enumerate() if one.name == "file" and one not in others]
+            assert len(reading) == 1
             with file.open("w"):  # ends the thread that reads it
                 pass
-            assert state.failure
-            assert state.failure.reason == "timeout"
             assert not upstream.requests
+
+
+def test_a_file_that_can_not_be_read_to_its_end_stops_nothing_else(tmp_path: Path) -> None:
+    """Neither another source, nor a scrape that is compressed, nor the page, nor the end amid a reload."""
+    file, path = tmp_path / "key", tmp_path / "exporter.yml"
+    file.write_text("key")
+
+    def polls(exporter: RunningExporter, name: str, outcome: str) -> float:
+        series = exporter.series("concurrency_exporter_polls_total")
+        labels = {"source": name, "system": "cloro", "outcome": outcome}
+        return series["concurrency_exporter_polls_total", frozenset(labels.items())]
+
+    with serving(lambda _: STATUS) as upstream:
+        times = {"interval": "1s", "timeout": "900ms", "stale_after": "20m"}
+        hanging = source("a", upstream.url, authorization={"credentials_file": str(file)}, **times)
+        other = source("b", upstream.url, interval="1s", timeout="10m", stale_after="20m")
+        path.write_text(json.dumps({"sources": [hanging, other]}))
+        with running_exporter(tmp_path, f"--config.file={path}") as exporter:
+            file.unlink()
+            os.mkfifo(file)
+            wait, failed = exporter.process.wait_until, polls(exporter, "a", "failure")
+            wait(lambda: polls(exporter, "a", "failure") >= failed + 5, what="five polls have failed")
+            before = polls(exporter, "b", "success")
+            wait(lambda: polls(exporter, "b", "success") > before, what="the other source is polled")
+            scrape = exporter.get(**{"Accept-Encoding": "gzip"})
+            assert (scrape.status_code, scrape.headers["content-encoding"]) == (200, "gzip")
+            assert exporter.get("/").status_code == 200
+            exporter.process.send_signal(signal.SIGHUP)
+            exporter.process.send_signal(signal.SIGTERM)
+            assert exporter.process.wait_for_exit() == 0
 
 
 @pytest.mark.parametrize(

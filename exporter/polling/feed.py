@@ -14,7 +14,7 @@ from exporter.polling.store import SourceState
 from exporter.settings.files import Stamps, stamps
 from exporter.shard import Shard
 from exporter.sources.base import Source, SourceConfig, SourceError, StatusError
-from exporter.threads import in_thread
+from exporter.threads import Reader, in_thread
 
 log = structlog.get_logger()
 
@@ -37,6 +37,7 @@ class Feed:
         self._refused: Stamps | None = None
         """The same when they last could not be read again."""
         self._source = self._build()
+        self._changed = Reader(self._built_again)
         self._running: asyncio.Task[None] | None = None
         self._announced: dict[str, Retirement | None] = {}
         """By route, what its last answer in the poll that runs announced."""
@@ -115,16 +116,24 @@ class Feed:
 
         That is tried at each poll: there may have been no file descriptor left to read them with.
         """
-        seen = stamps(self._certificates)
-        if seen == self._certificates:
+        if not self._certificates or not (changed := await self._changed.read()):
             return
-        try:
-            renewed = await in_thread(self._build)
-        except OSError as error:
+        seen, renewed = changed
+        if isinstance(renewed, OSError):
             write = log.debug if seen == self._refused else log.warning
-            write("tls_config can't be read again; the old one stays", source=self.config.name, error=str(error))
+            write("tls_config can't be read again; the old one stays", source=self.config.name, error=str(renewed))
             self._refused = seen
             return
         self._certificates, self._refused = seen, None
         old, self._source = self._source, renewed
         await old.close()
+
+    def _built_again(self) -> tuple[Stamps, Source | OSError] | None:
+        """The certificates as they are now, and the source built of them; None if they have not changed."""
+        seen = stamps(self._certificates)
+        if seen == self._certificates:
+            return None
+        try:
+            return seen, self._build()
+        except OSError as error:
+            return seen, error

@@ -18,7 +18,7 @@ from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.shard import WHOLE, Shard
 from exporter.sources.base import SourceConfig
-from exporter.threads import in_thread
+from exporter.threads import in_own_thread
 
 log = structlog.get_logger()
 
@@ -63,7 +63,7 @@ class Poller:
                 if config.name not in kept:
                     count_request = partial(self._telemetry.request_sent, config.name)
                     # It reads the certificates to trust.
-                    feed = await in_thread(Feed, config, part, self._clock, count_request)
+                    feed = await in_own_thread(Feed, config, part, self._clock, count_request)
                     built.push_async_callback(feed.close)
                     new[config.name] = feed
             if self._stopped:

@@ -15,7 +15,7 @@ from exporter.sources.credentials import Credentials, read_credentials
 from exporter.sources.login import Login
 from exporter.sources.oauth2 import TokenSource
 from exporter.sources.transport import Fetched, Transport
-from exporter.threads import in_thread
+from exporter.threads import Reader
 
 T = TypeVar("T")
 
@@ -65,6 +65,7 @@ class Client:
         )
         self._logins = tuple(one for one in (token_source, login) if one)
         """Outermost first: to renew one, those before it are needed."""
+        self._files = Reader(partial(read_credentials, config))
         self._credentials: Credentials | None = None
 
     async def read_credentials(self) -> Credentials:
@@ -72,8 +73,7 @@ class Client:
 
         Raises `SourceError`, `auth`.
         """
-        # A file may be on a server that does not answer.
-        self._credentials = await in_thread(read_credentials, self._config)
+        self._credentials = await self._files.read()
         return self._credentials
 
     async def close(self) -> None:

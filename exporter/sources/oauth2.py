@@ -6,6 +6,7 @@ and the rules for secrets are those of every other request.
 
 import asyncio
 import base64
+from functools import partial
 from typing import Annotated, Any, Final
 from urllib.parse import quote_plus, urlencode
 
@@ -17,12 +18,15 @@ from exporter.sources.credentials import Credentials, read_secret
 from exporter.sources.http_config import OAuth2
 from exporter.sources.login import Ask, Login
 from exporter.sources.transport import Fetched, Transport
-from exporter.threads import in_thread
+from exporter.threads import Reader
 
 ENDPOINT: Final = "token_url"
 """What requests for a token count as."""
 _EARLY: Final = 10.0
 """Seconds before its end at which a token is renewed: it has to last until the answer has begun. Go has the same."""
+_MAX_BYTES: Final = 64 * 1024
+"""Largest answer that is read for a token, which has to fit into a header: where all of 16 MiB are values of JSON, they
+take gigabytes."""
 _HINT: Final = "check oauth2 of the source"
 _REFUSED: Final = frozenset({400, 401, 403})
 """Statuses by which servers refuse a client."""
@@ -41,6 +45,11 @@ class TokenSource(Login):
             explain=_explain,
             hint=_HINT,
             count_request=count_request,
+        )
+        self._secret = Reader(
+            partial(
+                read_secret, "oauth2.client_secret", config.client_secret, config.client_secret_file, must_fit=False
+            )
         )
         self._credentials: Credentials | None = None
         self._ends: float | None = None
@@ -77,10 +86,7 @@ class TokenSource(Login):
 
     async def _ask(self) -> Fetched:
         """The answer to a request for a token, by the way of sending the secret that this server accepts."""
-        config = self._config
-        secret = await in_thread(
-            read_secret, "oauth2.client_secret", config.client_secret, config.client_secret_file, must_fit=False
-        )
+        secret = await self._secret.read()
         if self._in_header is not None:
             return await self._post(secret, in_header=self._in_header)
         try:
@@ -114,11 +120,15 @@ class TokenSource(Login):
     def _parsed(self, fetched: Fetched) -> tuple[str, str, float | None]:
         """The header that carries the token, the token, and the seconds that it lasts. Raises `SourceError`."""
         what = f"POST {self._config.token_url.partition('?')[0]}"
+        if len(fetched.body) > _MAX_BYTES:
+            error = SourceError("too_large", f"{what}: the answer is larger than {_MAX_BYTES >> 10} KiB")
+            error.request_id = fetched.request_id
+            raise error
         try:
             token = _client(self._config).parse_request_body_response(fetched.body.decode())
             answer = _TOKEN.validate_python(dict(token))
-        except (OAuth2Error, ValueError, TypeError, AttributeError, RecursionError):
-            # oauthlib takes it for granted that the answer is an object, and its values of the right types.
+        except (OAuth2Error, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+            # oauthlib takes it for granted that the answer is an object, and its values of the right types and finite.
             error = SourceError("contract", f"{what}: the answer is not a token; is token_url the token endpoint?")
             error.request_id = fetched.request_id
             raise error from None
@@ -127,7 +137,10 @@ class TokenSource(Login):
 
 
 class _Token(Contract):
-    """A token as oauthlib hands it on. Not all servers name its type, which is then Bearer."""
+    """A token as oauthlib hands it on. Not all servers name its type, which is then Bearer.
+
+    It leaves out an `expires_in` of 0, which means, as in Go, that the token does not expire.
+    """
 
     access_token: Annotated[str, Field(pattern=r"^[!-~]+$")]
     token_type: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] = "Bearer"  # noqa: S105
