@@ -1,12 +1,13 @@
 """What is known of a source after each poll, and for how long its snapshot is served."""
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 import pytest
 
 from exporter.clock import Clock
 from exporter.metrics.exposition import Rendered, render
-from exporter.model import Pool, RateLimit, Snapshot, Unreadable
+from exporter.model import Pool, RateLimit, Retirement, Snapshot, Unreadable
 from exporter.polling.outcome import Failed, Failure, Published, Succeeded
 from exporter.polling.store import SourceState, Store
 
@@ -155,6 +156,27 @@ def test_the_wall_clock_expires_nothing(time: Time) -> None:
     store.poll_ended("a", Succeeded(good, 2))
     time.seconds = 1e9
     assert only(store).published is good
+
+
+def test_an_end_that_is_announced_counts_for_a_day_after_it_was_last_heard(store: Store, time: Time) -> None:
+    """A route that is never asked again can't take it back; the wall clock does not matter."""
+    end, other = (Retirement(sunset=datetime(2027, 1, day, tzinfo=UTC)) for day in (1, 2))
+    day = 24 * 3600
+
+    def after(seconds: float, announced: dict[str, Retirement | None]) -> set[str]:
+        time.seconds = seconds
+        store.poll_ended("a", Failed(TIMEOUT, 1, announced=announced))
+        return set(only(store).retirements)
+
+    assert after(0, {"once": end, "often": end}) == {"once", "often"}
+    assert after(day - 1, {"often": other}) == {"once", "often"}
+    assert after(day, {}) == {"often"}
+    assert only(store).retirements == {"often": other}
+    assert after(2 * day - 2, {}) == {"often"}
+    assert after(2 * day - 1, {}) == set()
+    assert not only(store).heard
+    assert after(2 * day, {"often": end}) == {"often"}
+    assert after(2 * day + 1, {"often": None}) == set()
 
 
 def test_each_source_is_by_itself_and_in_order(store: Store, time: Time) -> None:

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from exporter.clock import Clock
 from exporter.metrics.exposition import QueueKey, Rendered
 from exporter.model import FailureReason, Outcome, Part, RateLimit, Retirement
 from exporter.polling.outcome import Ended, Failure, Published, Succeeded
 from exporter.shard import WHOLE, Shard
+
+_ANNOUNCEMENT_LIVES: Final = 24 * 3600
+"""Seconds for which an announced end counts. A route that is never asked again can't take it back."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +43,9 @@ class SourceState:
     memory: object = None
     """The memory of the source for its next poll, as the last good one left it."""
     retirements: Mapping[str, Retirement] = field(default_factory=dict)
-    """By route, the end that its last answer announced. It outlives the poll: some routes are asked once."""
+    """By route, the end that its last answer announced, for a day. It outlives the poll: some routes are asked once."""
+    heard: Mapping[str, float] = field(default_factory=dict)
+    """By route, when its end was last announced, by the monotonic clock."""
 
     @property
     def up(self) -> bool:
@@ -103,13 +109,20 @@ class Store:
         """Keep what came of a poll, in one step. A good snapshot is served until it expires or a new one comes."""
         state = self._now(name)
         since = state.since if ended.outcome == state.outcome else self._clock.now()
-        announced = {**state.retirements, **ended.announced}
+        moment = self._clock.monotonic()
+        heard = {**state.heard, **dict.fromkeys(ended.announced, moment)}
+        retirements = {
+            route: retirement
+            for route, retirement in {**state.retirements, **ended.announced}.items()
+            if retirement and heard[route] + _ANNOUNCEMENT_LIVES > moment
+        }
         state = replace(
             state,
             outcome=ended.outcome,
             since=since,
             duration=ended.duration,
-            retirements={route: retirement for route, retirement in announced.items() if retirement},
+            retirements=retirements,
+            heard={route: heard[route] for route in retirements},
         )
         if isinstance(ended, Succeeded):
             snapshot = ended.published.snapshot
