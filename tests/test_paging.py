@@ -275,6 +275,23 @@ def test_the_last_row_comes_first_between_two_pages(
         assert listing.read(upstream.url) == {row["id"] for row in rows}
 
 
+@pytest.mark.parametrize(("listing", "move"), REORDERED.values(), ids=REORDERED)
+def test_the_last_row_comes_first_while_one_that_was_read_goes(
+    crowd: Crowd, listing: Listing, move: Callable[[Crowd, dict[str, Any]], object]
+) -> None:
+    """As many rows are found as there are, and one of them is lost."""
+    crowd.refill()
+    rows = crowd.rows(listing.url, listing.body)
+    goes = next(row for row in rows if row["name"] != "default")
+
+    def both() -> None:
+        move(crowd, rows[-1])
+        listing.remove(crowd, goes)
+
+    with passing(crowd.server, between_pages(listing.url, both)) as upstream:
+        assert listing.read(upstream.url) == {row["id"] for row in rows} - {goes["id"]}
+
+
 def test_pages_get_smaller_while_a_listing_is_read(crowd: Crowd) -> None:
     """The server is started again with another greatest page."""
     crowd.refill()
@@ -338,23 +355,68 @@ def test_the_listing_of_all_queues(crowd: Crowd) -> None:
     assert {row["id"] for row in queues} - {first["id"]} <= ids <= {row["id"] for row in queues}
 
 
+# --- Rows that come and go while a listing of 20 is read, ten at most on a page.
+
+
+def pools(*numbers: int) -> list[dict[str, Any]]:
+    return [
+        {"id": str(uuid.UUID(int=n)), "name": f"p{n}", "type": "process", "is_paused": False, "concurrency_limit": None}
+        for n in numbers
+    ]
+
+
+def ten_of(listed: Callable[[Request], list[dict[str, Any]]]) -> Callable[[Request], bytes]:
+    def page(request: Request) -> bytes:
+        if request.json["limit"] > 10:
+            return answer({"detail": "Invalid limit: must be less than or equal to 10."}, 422)
+        return answer(listed(request)[request.json["offset"] :][:10])
+
+    return page
+
+
+def test_as_many_rows_as_there_are_may_be_others() -> None:
+    """Between two pages, one that was read goes and the last comes first: it is lost, and the number is right."""
+    now = pools(*range(20))
+
+    def listed(request: Request) -> list[dict[str, Any]]:
+        nonlocal now
+        if request.json["offset"] == 9:
+            now = pools(19, *range(1, 19))
+        return now
+
+    with serving(ten_of(listed)) as upstream:
+        assert LISTINGS["pools"].read(upstream.url) == {row["id"] for row in pools(*range(1, 20))}
+
+
+def test_others_are_lost_each_time() -> None:
+    """As of workers whose heartbeats come all the time: what a reading loses, another one has."""
+    last = 20
+
+    def listed(request: Request) -> list[dict[str, Any]]:
+        nonlocal last
+        last -= request.json["offset"] == 9
+        return pools(*range(last, 20), *range(last))
+
+    with serving(ten_of(listed)) as upstream:
+        assert LISTINGS["pools"].read(upstream.url) == {row["id"] for row in pools(*range(20))}
+    assert last == 17
+
+
+@pytest.mark.parametrize(("rows", "readings"), [(9, 1), (20, 2)], ids=["a page", "more than a page"])
+def test_how_often_a_listing_is_read(rows: int, readings: int) -> None:
+    with serving(ten_of(lambda _: pools(*range(rows)))) as upstream:
+        assert len(LISTINGS["pools"].read(upstream.url)) == rows
+    refused, *asked = (request.json["offset"] for request in upstream.requests)
+    assert (refused, asked) == (0, readings * list(range(0, rows, 9)))
+
+
 # --- Pages that can't be right.
 
 
 def test_pages_that_never_agree() -> None:
     """A server that counts a row which is on no page: it is said so, and no number is published."""
-    rows = [
-        {"id": str(uuid.UUID(int=n)), "name": f"p{n}", "type": "process", "is_paused": False, "concurrency_limit": None}
-        for n in range(20)
-    ]
-    rows[19] = rows[18]
-
-    def hides(request: Request) -> bytes:
-        if request.json["limit"] > 10:
-            return answer({"detail": "Invalid limit: must be less than or equal to 10."}, 422)
-        return answer(rows[request.json["offset"] :][:10])
-
-    with serving(hides) as upstream, pytest.raises(SourceError, match="readings have found") as failed:
+    rows = pools(*range(19), 18)
+    with serving(ten_of(lambda _: rows)) as upstream, pytest.raises(SourceError, match="readings have found") as failed:
         LISTINGS["pools"].read(upstream.url)
     assert failed.value.reason == "contract"
     assert len(upstream.requests) < 20

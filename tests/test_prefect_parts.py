@@ -511,7 +511,7 @@ def forgotten(number: int) -> Worker:
         ([*(worker(n) for n in range(3)), *(forgotten(n) for n in range(3, 5_000))], 3, timedelta(), 1),
         ([forgotten(n) for n in range(5_000)], 0, timedelta(days=2), 2),
         ([*(worker(n) for n in range(199)), *(dead(n) for n in range(199, 5_000))], 199, timedelta(), 1),
-        ([*(worker(n) for n in range(450)), *(dead(n) for n in range(450, 5_000))], 450, timedelta(), 3),
+        ([*(worker(n) for n in range(450)), *(dead(n) for n in range(450, 5_000))], 450, timedelta(), 2 * 3),
     ],
     ids=["none", "dead", "some", "some-beside-dead", "some-beside-forgotten", "forgotten", "page", "pages"],
 )

@@ -280,19 +280,25 @@ class Api:
         """All rows of a listing, each once, also where rows change places: by a name, a priority or a heartbeat.
 
         A row that moves from a page that is to come to one that was read is in neither. So the rows are counted: the
-        last page tells how many there are. If it is another number, the listing is read again. Raises `SourceError`
-        where the two never agree.
+        last page tells how many there are. Equal numbers prove nothing yet, since a row that was read may have gone
+        when another was lost. So a listing of more than a page is read until a reading brings no row that was not known
+        before. Raises `SourceError` where that never comes.
         """
-        rows: dict[uuid.UUID, R] = {}
+        known: dict[uuid.UUID, R] = {}
         there = 0
         for _ in range(_MAX_READINGS):
+            rows: dict[uuid.UUID, R] = {}
+            pages = 0
             async for page in self.pages(endpoint, contract, body, may_lose=False, **path):
                 rows |= {row.id: row for row in page.rows}
                 there = page.end
-            if len(rows) == there:
-                return list(rows.values())
-            if len(rows) > there:
-                rows.clear()  # some have gone, nobody knows which
+                pages += 1
+            is_settled = pages == 1 or rows.keys() <= known.keys()
+            known |= rows
+            if len(known) > there:
+                known = rows  # some of the others have gone, nobody knows which
+            if is_settled and len(known) == there:
+                return list(known.values())
         raise SourceError(
             "contract",
             f"POST {self.url}{endpoint}: {_MAX_READINGS} readings have found other rows than the {there} that it has:"

@@ -14,7 +14,7 @@ QUEUE_BACKLOG: Final = 40
 QUEUES_PAGE: Final = 50
 """A page of 200 queues of all pools: `POST /work_queues/filter`."""
 POOL_QUEUES: Final = 20
-"""The queues of one pool: `POST /work_pools/{name}/queues/filter`."""
+"""The queues of one pool, where they fit on a page: `POST /work_pools/{name}/queues/filter`."""
 
 
 def cheaper(at_once: float, one_by_one: float) -> bool:
