@@ -362,6 +362,46 @@ async def test_a_version_that_can_not_be_asked_for_fails_the_poll(fault: bytes |
         assert snapshot_of(await exporter.poll()).unsupported == ()
 
 
+@pytest.mark.parametrize(
+    "fault", [BROKEN, answer({}, 401), answer({}), hang_up], ids=["500", "401", "contract", "closes"]
+)
+async def test_a_version_that_is_known_stays_while_it_can_not_be_asked_for(fault: bytes | Answer) -> None:
+    """It is asked for at each poll then, and at every 20th when it has come."""
+    fake = small()
+    versions, polls = [], []
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        for number in range(45):
+            fake.faults = {VERSION: answer("3.8.8") if number < 20 else fault if number < 22 else answer("3.9.1")}
+            versions.append(snapshot_of(await exporter.poll()).version)
+            polls += [number] * (VERSION in asked(upstream))
+    assert versions == ["3.8.8"] * 22 + ["3.9.1"] * 23
+    assert polls == [0, 20, 21, 22, 42]
+
+
+async def test_a_queue_whose_status_has_no_limit_has_that_of_the_listing() -> None:
+    """Its schema does not require one. Null is no limit."""
+    fake = small()
+
+    def changed(change: Callable[[dict[str, Any]], object]) -> Answer:
+        async def reply(request: Request) -> bytes:
+            status = (await fake.ask(request)).json()
+            change(status)
+            return answer(status)
+
+        return reply
+
+    absent, null, own = (one_status(queue) for queue in fake.queues[:3])
+    fake.faults = {
+        RUNS + OF_HOLDERS: BROKEN,
+        absent: changed(lambda status: status.pop("concurrency_limit")),
+        null: changed(lambda status: status.update(concurrency_limit=None)),
+        own: changed(lambda status: status.update(concurrency_limit=7)),
+    }
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["queues"]) as exporter:
+        snapshot = snapshot_of(await exporter.poll())
+    assert [queue.slot_limit for queue in snapshot.queues] == [4, None, 7, 4, 4, 4]
+
+
 async def test_without_the_status_of_queues_the_holders_are_swept() -> None:
     """However many holders there are: a server before 3.6.23 has no other way."""
     fake = small()
@@ -985,6 +1025,17 @@ async def test_a_name_that_is_too_long_is_not_published() -> None:
     ]
     assert 'queues_unreadable{source="s",system="prefect"} 1.0' in text
     assert len(text) + len(page) + len(str(exporter.logs)) < 200_000
+
+
+async def test_limits_whose_long_names_begin_alike_cost_no_other_limit() -> None:
+    """A tag's name is published without its kind."""
+    fake = small()
+    fake.limits += [limit(f"{kind}{'l' * 1_200}{number}") for kind in ("", "tag:") for number in range(2)]
+    fake.limits += [limit("tag:" + "L" * 1_000), limit("tag:" + "m" * 1_001)]
+    async with serve(fake) as upstream, Exporter("prefect", upstream.url, **ALL) as exporter:
+        snapshot = snapshot_of(await exporter.poll())
+    assert {one.name for one in snapshot.limits} == {"L" * 1_000, "database", "gpu", "etl/nightly"}
+    assert [(one.part, one.reason) for one in snapshot.unreadable] == [("limits", "too_large")] * 5
 
 
 async def test_a_page_has_no_more_rows_than_were_asked_for() -> None:

@@ -72,7 +72,7 @@ def test_both_plans_say_the_same_of_the_slots(server: PrefectServer) -> None:
     async def both(api: Api, queues: Sequence[WorkQueue]) -> tuple[dict[str, Slots], dict[str, Slots]]:
         holders = await slots.count_holders(api)
         swept = await slots.sweep(api, queues, holders)
-        exact = {queue.id: await slots.read_one(api, queue.id) for queue in queues}
+        exact = {queue.id: await slots.read_one(api, queue) for queue in queues}
         names = {queue.id: f"{queue.work_pool_id}/{queue.name}" for queue in queues}
         return {names[one]: swept[one] for one in swept}, {names[one]: exact[one] for one in exact}
 

@@ -47,6 +47,8 @@ Seconds = Annotated[float, Field(ge=-1e15, le=1e15)]
 Name = Annotated[str, AfterValidator(lambda text: text[: MAX_NAME + 1])]
 """A text that people have chosen. One that is too long to be published is cut, which its length tells: it could take
 all the memory that there is."""
+LimitText = Annotated[str, AfterValidator(lambda text: text[: len("tag:") + MAX_NAME + 1])]
+"""The same, with a kind before it that is not published. Without its kind, a tag that was cut is still too long."""
 
 
 class Row(Contract):
@@ -90,7 +92,7 @@ class Worker(Row):
 class ConcurrencyLimit(Row):
     """One item of `POST /v2/concurrency_limits/filter`."""
 
-    name: Name
+    name: LimitText
     active: bool
     slot_limit: Count = Field(alias="limit")
     active_slots: Count
@@ -166,7 +168,7 @@ class WorkQueueConcurrencyStatus(Contract):
 
     active_slots: Count
     count: Count
-    limit: Count
+    page_size: Count = Field(alias="limit")
     pages: Count
     page: Count
     slot_limit: Count | None = Field(default=None, alias="concurrency_limit")
@@ -336,8 +338,8 @@ class Api:
                 except StatusError as error:
                     greatest = _greatest_limit(error, size)
                     continue
-                greatest = greatest or status.limit
-                size = size or status.limit
+                greatest = greatest or status.page_size
+                size = size or status.page_size
                 return Page((number - 1) * size, size, status.flow_runs)
 
         runs: dict[str, FlowRunSlotSummary] = {}

@@ -4,8 +4,9 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from exporter.model import Unreadable
 from exporter.sources.prefect.api import CONCURRENCY_LIMITS, DEPLOYMENTS, FLOWS, Api, ConcurrencyLimit
-from exporter.sources.prefect.failures import refuse_twins
+from exporter.sources.prefect.failures import refuse_twins, with_fitting_names
 from exporter.sources.prefect.reading import LimitName
 
 
@@ -20,14 +21,17 @@ class Limits:
     admits: Callable[[str], bool]
     _names: dict[uuid.UUID, str] = field(default_factory=dict)
 
-    async def read(self) -> tuple[list[ConcurrencyLimit], list[LimitName]]:
-        """Every limit of the server, and the names of those that are admitted. Raises `SourceError`."""
+    async def read(self) -> tuple[list[ConcurrencyLimit], list[LimitName], list[Unreadable]]:
+        """Every limit of the server, the names of those that are admitted, and those whose name is too long.
+
+        Raises `SourceError`.
+        """
         listed = await self.api.listing("/v2/concurrency_limits/filter", CONCURRENCY_LIMITS)
         admitted = [limit for limit in listed if self.admits(limit.name)]
         await self._learn_names([deployment for limit in admitted if (deployment := _deployment(limit))])
-        names = [self._name(limit) for limit in admitted]
+        names, unnamed = with_fitting_names(self.api.url, "limits", map(self._name, admitted))
         refuse_twins(self.api.url, ((one.kind, one.name) for one in names), "two limits {0[1]!r} of the kind {0[0]}")
-        return listed, names
+        return listed, names, unnamed
 
     async def _learn_names(self, deployments: list[uuid.UUID]) -> None:
         self._names = {deployment: name for deployment, name in self._names.items() if deployment in deployments}

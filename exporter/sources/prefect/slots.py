@@ -22,9 +22,12 @@ HOLDING_STATES: Final = tuple(ABOUT.holder_states)
 _HOLDERS: Final[dict[str, Any]] = {"state": {"type": {"any_": list(HOLDING_STATES)}}}
 
 
-async def read_one(api: Api, queue: uuid.UUID) -> Slots:
-    """The slots of one queue from its own endpoint. Raises `SourceError`."""
-    status, runs = await api.concurrency_status(queue)
+async def read_one(api: Api, queue: WorkQueue) -> Slots:
+    """The slots of one queue from its own endpoint, and its limit from the listing if that does not tell it.
+
+    Raises `SourceError`.
+    """
+    status, runs = await api.concurrency_status(queue.id)
     holders = (
         None
         if runs is None
@@ -34,7 +37,8 @@ async def read_one(api: Api, queue: uuid.UUID) -> Slots:
             [run.get("time_in_current_state") for run in runs],
         )
     )
-    return Slots(status.active_slots, status.slot_limit, holders)
+    slot_limit = status.slot_limit if "slot_limit" in status.model_fields_set else queue.slot_limit
+    return Slots(status.active_slots, slot_limit, holders)
 
 
 async def count_holders(api: Api) -> int:

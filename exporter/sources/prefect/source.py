@@ -97,8 +97,7 @@ class PrefectSource:
         of_queues: list[Unreadable] = []
         slots_of = await part("queues", lambda: self._slots(found, queues, deadlines.queues, of_queues))
         waiting = await part("backlog", lambda: self._backlog(found, queues))
-        limits, names = await part("limits", self._limits.read) or (None, ())
-        named, unnamed = with_fitting_names(self._api.url, "limits", names)
+        limits, named, unnamed = await part("limits", self._limits.read) or (None, (), ())
         missing += unnamed
         workers_of = await part("workers", lambda: self._workers(pools, deadlines.pools, missing))
         missing += of_queues
@@ -185,7 +184,7 @@ class PrefectSource:
                 return swept
             of_queue = await each_apart(
                 queues,
-                lambda queue: slots.read_one(self._api, queue.id),
+                lambda queue: slots.read_one(self._api, queue),
                 self._config.concurrency,
                 until=until,
                 late=lambda queue: (

@@ -45,19 +45,20 @@ class Support:
     async def learn(self) -> None:
         """Ask for the version, where that was not done for a while. One request; if it fails, nothing else does.
 
-        It comes last in a poll, so that a server that is down is not asked twice.
+        The version that was known stays then, and it is asked for again at the next poll. It comes last in a poll, so
+        that a server that is down is not asked twice.
         """
         if self._polls_left <= 0:
-            self.version = ""
             with suppress(SourceError):
                 self.version = await self._ask()
         self._polls_left -= 1
 
     async def _ask(self) -> str:
-        self._polls_left = _POLLS_PER_VERSION
         try:
-            return await self._api.version()
+            version = await self._api.version()
         except SourceError as error:
             if not is_unsupported(error):
                 raise
-            return ""
+            version = ""
+        self._polls_left = _POLLS_PER_VERSION
+        return version
