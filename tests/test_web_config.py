@@ -528,6 +528,23 @@ async def test_the_name_of_a_client(file: Callable[..., Path], folder: Path, nam
                 await get(address, trusting(folder, "client"))
 
 
+async def test_a_name_that_is_no_address_is_none_of_a_client_s(
+    file: Callable[..., Path], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An IP address of three bytes, which OpenSSL lets pass, before a name of DNS."""
+    certificate(folder, "malformed", "DER:30:0A:87:03:01:02:03:82:03:64:6E:73")
+    settings = tls(client_ca_file="ca.pem", client_auth_type="RequireAndVerifyClientCert")
+    for names in (["dns"], ["<invalid>"]):
+        web = live(file(tls_server_config={**settings, "client_allowed_sans": names}))
+        async with served(web) as address:
+            if names == ["dns"]:
+                assert (await get(address, trusting(folder, "malformed"))).status_code == 200
+            else:
+                with pytest.raises(httpx.TransportError):
+                    await get(address, trusting(folder, "malformed"))
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(
     ("settings", "version", "cipher"),
     [

@@ -175,9 +175,12 @@ def _only_from(allowed: frozenset[str]) -> type[ssl.SSLObject]:
 
 
 def _name(kind: str, name: str) -> str | None:
-    """A name as people write it; None for a kind that is not compared."""
-    if kind == "IP Address":  # OpenSSL writes 2001:DB8:0:0:0:0:0:1
-        return str(ipaddress.ip_address(name.strip()))
+    """A name as people write it; None for one that is malformed, or of a kind that is not compared."""
+    if kind == "IP Address":
+        try:
+            return str(ipaddress.ip_address(name.strip()))  # OpenSSL writes 2001:DB8:0:0:0:0:0:1
+        except ValueError:  # "<invalid>": of another length than an address has
+            return None
     return name if kind in _KINDS_OF_NAMES else None
 
 
