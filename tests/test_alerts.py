@@ -101,13 +101,13 @@ def bench() -> Bench:
 @pytest.mark.parametrize("path", UNIT_TEST_FILES, ids=lambda path: path.name.removesuffix(".test.yml"))
 def test_units_whatever_labels_targets_have(path: Path, bench: Bench, tmp_path: Path) -> None:
     content = labelled(load(path))
-    bench.write_rules(tmp_path, tested(content), texts=False)
+    bench.write_rules(tmp_path, rules_of(content), texts=False)
     changed = tmp_path / "tests" / "alerts" / path.name
     dump(content, changed)
     assert promtool("test", "rules", changed) == ""
 
 
-def tested(content: Case) -> set[str]:
+def rules_of(content: Case) -> set[str]:
     """The rules that a file of unit tests asks for."""
     checks = [check for case in content["tests"] for check in case.get("promql_expr_test") or ()]
     text = " ".join(check["expr"] for check in checks)
