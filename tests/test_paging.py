@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -115,7 +116,11 @@ class Crowd:
         for state, of in (("RUNNING", 50), ("PENDING", None), ("SCHEDULED", None)):
             for number in range(len(self.rows("/flow_runs/filter", of_state(state))), ROWS):
                 queue = f"a-{number % of:03}" if of else {"PENDING": "a-099", "SCHEDULED": "a-098"}[state]
-                self.api.create_run(self.flow, pool="large", queue=queue, state={"type": state})
+                body: dict[str, object] = {"type": state}
+                if state == "SCHEDULED":
+                    # Due for a while: the Date of a busy server's answer is old, and is taken for its clock.
+                    body["state_details"] = {"scheduled_time": (datetime.now(UTC) - timedelta(minutes=1)).isoformat()}
+                self.api.create_run(self.flow, pool="large", queue=queue, state=body)
 
     def finish(self, *runs: str) -> None:
         """Let them complete."""
