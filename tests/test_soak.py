@@ -1,7 +1,10 @@
 """`make soak` for some seconds, and that it would see what grows."""
 
 import dataclasses
+import json
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -12,12 +15,21 @@ from exporter.polling.outcome import Published, Succeeded
 from exporter.polling.store import Store
 from exporter.web.connection import LIMITS
 from tests import soak
+from tests.harness.process import PATIENCE
 from tests.harness.programs import ROOT
 from tests.soak import Held
 
 
-async def test_nothing_grows_with_the_polls() -> None:
-    held = await soak.polls(300, checkpoints=3)
+def test_nothing_grows_with_the_polls() -> None:
+    """In a process of its own: the memory of this one is what the tests before have left of it."""
+    code = (
+        "import asyncio, dataclasses, json; from tests import soak; held = asyncio.run(soak.polls(300, checkpoints=3))"
+    )
+    code += "; print(json.dumps([dataclasses.asdict(one) for one in held]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE
+    )
+    held = [Held(**one) for one in json.loads(done.stdout.splitlines()[-1])]
     assert [one.polls for one in held] == [100, 200, 300]
     assert soak.grown(held) == []
 
