@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 import pytest
@@ -37,6 +38,14 @@ from tests.harness.upstream import Request, answer, serving
 PAGE: Final = 40
 """Two rows of it are on the page before."""
 ROWS: Final = 100
+BUSY: Final = "busy"
+"""The pool of all runs. No test removes its queues: the runs of a queue that is removed have none."""
+QUEUES_OF_RUNS: Final = {
+    "RUNNING": tuple(f"running-{number:02}" for number in range(50)),
+    "PENDING": ("pending",),
+    "SCHEDULED": ("scheduled",),
+}
+"""By the state of their runs."""
 
 
 def between_pages(path: str, *actions: Callable[[], object], of: str = "") -> Before:
@@ -113,14 +122,13 @@ class Crowd:
                 self.beat(worker)
         for number in range(len(limits), ROWS):
             self.api.request("POST", "/v2/concurrency_limits/", {"name": f"limit-{uuid.uuid4()}", "limit": number})
-        for state, of in (("RUNNING", 50), ("PENDING", None), ("SCHEDULED", None)):
+        for state, of in QUEUES_OF_RUNS.items():
             for number in range(len(self.rows("/flow_runs/filter", of_state(state))), ROWS):
-                queue = f"a-{number % of:03}" if of else {"PENDING": "a-099", "SCHEDULED": "a-098"}[state]
                 body: dict[str, object] = {"type": state}
                 if state == "SCHEDULED":
                     # Due for a while: the Date of a busy server's answer is old, and is taken for its clock.
                     body["state_details"] = {"scheduled_time": (datetime.now(UTC) - timedelta(minutes=1)).isoformat()}
-                self.api.create_run(self.flow, pool="large", queue=queue, state=body)
+                self.api.create_run(self.flow, pool=BUSY, queue=of[number % len(of)], state=body)
 
     def finish(self, *runs: str) -> None:
         """Let them complete."""
@@ -147,6 +155,9 @@ def crowd(
     with server, closing(server.client()) as client:
         api = PrefectApi(client)
         api.create_pool("large")
+        api.create_pool(BUSY)
+        for queue in chain.from_iterable(QUEUES_OF_RUNS.values()):
+            api.create_queue(BUSY, queue)
         yield Crowd(server, api, api.create_flow())
 
 
@@ -220,7 +231,7 @@ LEAVING: Final = {
 @pytest.mark.parametrize(("listing", "gone"), LEAVING.values(), ids=LEAVING)
 def test_rows_leave_between_two_pages(crowd: Crowd, listing: Listing, gone: int) -> None:
     crowd.refill()
-    before = [row for row in crowd.rows(listing.url, listing.body) if row.get("name") not in {"default", "large"}]
+    before = [row for row in crowd.rows(listing.url, listing.body) if row.get("name") not in {"default", "large", BUSY}]
     assert len(before) >= ROWS
 
     def leave() -> None:
@@ -315,7 +326,7 @@ def test_pages_get_smaller_while_a_listing_is_read(crowd: Crowd) -> None:
 
 
 def active(snapshot: Snapshot) -> dict[str, int | None]:
-    return {queue.name: queue.active_slots for queue in snapshot.queues if queue.pool == "large"}
+    return {queue.name: queue.active_slots for queue in snapshot.queues if queue.pool == BUSY}
 
 
 def test_a_sweep_of_holders(crowd: Crowd) -> None:
@@ -332,7 +343,7 @@ def test_a_sweep_of_what_waits(crowd: Crowd) -> None:
     waiting = crowd.rows("/flow_runs/filter", of_state("SCHEDULED"))
     change = between_pages("/flow_runs/filter", partial(crowd.finish, waiting[0]["id"]), of="before_")
     snapshot = poll(crowd.server, change, collect=["backlog"])
-    (queue,) = (queue for queue in snapshot.queues if queue.name == "a-098")
+    (queue,) = (queue for queue in snapshot.queues if queue.name == "scheduled")
     assert sum(queue.waiting.values()) == len(waiting)
 
 
@@ -341,7 +352,7 @@ def test_the_status_of_a_queue(crowd: Crowd) -> None:
     holders = crowd.rows("/flow_runs/filter", of_state("PENDING"))
     # Its pages are ordered the other way round.
     change = between_pages("/concurrency_status", partial(crowd.finish, *(run["id"] for run in holders[-4:])))
-    snapshot = poll(crowd.server, change, collect=["queues"], queues={"include": "a-099"})
+    snapshot = poll(crowd.server, change, collect=["queues"], queues={"include": "pending"})
     (queue,) = snapshot.queues
     assert queue.holders["PENDING"].holders == len(holders)
     assert queue.active_slots == len(holders) - 4
