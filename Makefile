@@ -41,17 +41,17 @@ check: $(VENV)/installed-tests  ## run the fast tests, which need no real server
 	$(PYTEST) -m "not servers and not slow"
 
 bench: $(VENV)/installed-tests .cache/prefect/installed  ## measure polls, scrapes, memory and start, and print the ratios
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.measure.bench
 
 fuzz: $(VENV)/installed-tests programs  ## look for input that breaks it: minutes, or SECONDS=3600 EXAMPLES=5000 for longer
 	FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) -p no:cacheprovider --timeout=3600 tests/fuzz/test_properties.py
 	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/python -m tests.fuzz --write --seconds=$(SECONDS)
 
 soak: $(VENV)/installed-tests  ## poll 10,000 times, scrape by 50, hang by 600: minutes, or POLLS=100000 for longer
-	$(BIN)/python -m tests.soak --write --polls=$(POLLS)
+	$(BIN)/python -m tests.measure.soak --write --polls=$(POLLS)
 
 truth: $(VENV)/installed-tests $(PREFECTS) programs  ## poll real servers that never stand still, and compare each value: half an hour
-	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/python -m tests.truth --polls=$(TRUTH)
+	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/python -m tests.measure.truth --polls=$(TRUTH)
 
 audit: $(VENV)/installed .cache/audit/installed  ## ask PyPI for newer versions, and for known vulnerabilities of what the image is made of
 	$(BIN)/pip check
@@ -72,7 +72,7 @@ locks: $(VENV)/installed-tests  ## pin what the image is made of; delete a lock 
 	$(BIN)/python -m tests.harness.locks
 
 reliability: $(VENV)/installed-tests $(PREFECTS) programs  ## put the exporter through all faults, and write what came of it to docs (minutes)
-	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/pytest tests/test_reliability*.py --update-reliability
+	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(BIN)/pytest tests/real/reliability --update-reliability
 
 docs: $(VENV)/installed-tests  ## write the references of flags, settings, routes, metrics and alerts from the code, and the operator's rules
 	$(BIN)/python docs/generate.py

@@ -1,0 +1,154 @@
+"""The two plans to read slots and backlog say the same of the same server, and so does an independent reading."""
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from exporter.sources.prefect import PrefectConfig, backlog, slots
+from exporter.sources.prefect.api import Api, WorkQueue
+from exporter.sources.prefect.discovery import Discovery
+from exporter.sources.prefect.reading import Holders, Slots, WaitingCounts, WaitingRun
+from exporter.sources.prefect.snapshot import by_state, waiting_by_state
+from tests.conftest import PrefectTemplates
+from tests.harness.exporter import exporter
+from tests.harness.postgres import PostgresCluster
+from tests.harness.prefect import PrefectServer
+from tests.harness.reader import read
+from tests.harness.seed import add_oddities, add_unreadable_run, fleet, seed
+from tests.real.prefect.test_values import assert_equal_to_readings, config, published
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module", params=[("sqlite", 1), ("sqlite", 2), ("postgres", 3)], ids=["1", "2", "postgres-3"])
+def server(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    prefect_templates: PrefectTemplates,
+) -> Iterator[PrefectServer]:
+    """A frozen server with 60 queues, some 600 runs and every oddity that is easily counted wrong."""
+    database, number = request.param
+    home = tmp_path_factory.mktemp(f"plans-{database}-{number}")
+    if database == "postgres":
+        cluster: PostgresCluster = request.getfixturevalue("postgres")
+        server = PrefectServer(home, database_url=prefect_templates.postgres(cluster, None))
+    else:
+        server = PrefectServer(home, template=prefect_templates.sqlite(None))
+    with server:
+        plan = fleet(number, pools=6, queues=9, runs=600, limits=12)
+        add_oddities(plan)
+        seed(server, plan)
+        yield server
+
+
+def with_api(server: PrefectServer, use: Callable[[Api, Sequence[WorkQueue]], Awaitable[T]]) -> T:
+    """What `use` returns of the server's queues."""
+
+    async def run() -> T:
+        settings = PrefectConfig.model_validate({"name": "p", "system": "prefect", "url": server.api_url})
+        api = Api(settings, request_timeout=30, count_request=lambda *_: None)
+        api.page_size = 50  # several pages of everything
+        try:
+            discovery = Discovery(api, 4)
+            return await use(api, (await discovery.queues(await discovery.pools())).queues)
+        finally:
+            await api.close()
+
+    return asyncio.run(run())
+
+
+def rows(holders: Holders) -> dict[str, tuple[str | None, float | None]]:
+    """State and seconds of each holder, by its id."""
+    return dict(zip(holders.ids, zip(holders.state_types, holders.seconds, strict=True), strict=True))
+
+
+def test_both_plans_say_the_same_of_the_slots(server: PrefectServer) -> None:
+    async def both(api: Api, queues: Sequence[WorkQueue]) -> tuple[dict[str, Slots], dict[str, Slots]]:
+        holders = await slots.count_holders(api)
+        swept = await slots.sweep(api, queues, holders)
+        exact = {queue.id: await slots.read_one(api, queue) for queue in queues}
+        names = {queue.id: f"{queue.work_pool_id}/{queue.name}" for queue in queues}
+        return {names[one]: swept[one] for one in swept}, {names[one]: exact[one] for one in exact}
+
+    swept, exact = with_api(server, both)
+    assert len(exact) > 60
+    assert sum(one.active_slots for one in exact.values()) > 100
+    assert {name: (one.active_slots, one.slot_limit) for name, one in swept.items()} == {
+        name: (one.active_slots, one.slot_limit) for name, one in exact.items()
+    }
+    for name, of_exact in exact.items():
+        of_swept = swept[name]
+        assert of_exact.holders is not None
+        assert of_swept.holders is not None
+        later, earlier = rows(of_exact.holders), rows(of_swept.holders)
+        assert later.keys() == earlier.keys()
+        for run, (state, seconds) in later.items():
+            before = earlier[run]
+            assert state == before[0]
+            assert (seconds is None) == (before[1] is None)
+            # Both by the server's clock, one some seconds after the other.
+            assert -0.1 <= (seconds or 0.0) - (before[1] or 0.0) < 30
+        assert {state: one.holders for state, one in by_state(of_swept.holders).items()} == {
+            state: one.holders for state, one in by_state(of_exact.holders).items()
+        }
+
+
+def test_both_plans_say_the_same_of_the_backlog(server: PrefectServer) -> None:
+    async def both(
+        api: Api, queues: Sequence[WorkQueue]
+    ) -> tuple[dict[uuid.UUID, list[WaitingRun]], dict[uuid.UUID, WaitingCounts]]:
+        now = api.now()
+        return await backlog.sweep(api, queues, now), await backlog.read_each(api, queues, now, 4)
+
+    swept, exact = with_api(server, both)
+    assert {key: waiting_by_state(Counter(run.state_name for run in runs)) for key, runs in swept.items()} == {
+        key: waiting_by_state(one.by_state) for key, one in exact.items()
+    }
+    assert sum(sum(one.by_state.values()) for one in exact.values()) > 50
+    for key, one in exact.items():
+        longest = max((run.seconds for run in swept[key]), default=None)
+        if one.longest is None or longest is None:
+            assert one.longest is longest is None
+        else:
+            assert -0.1 <= one.longest - longest < 30
+
+
+def test_every_value_is_that_of_an_independent_reading(server: PrefectServer, tmp_path: Path) -> None:
+    path = config(tmp_path, server.api_url, "interval: 5m", "timeout: 60s")
+    with closing(server.client()) as client:
+        before = read(client)
+        with exporter(tmp_path, f"--config.file={path}") as running:
+            found = published(running)
+            own = running.series("concurrency_exporter_")
+        after = read(client)
+    assert_equal_to_readings(found, before, after)
+    asked = {dict(labels)["endpoint"] for name, labels in own if name.endswith("upstream_requests_total")}
+    assert "/work_queues/{id}/concurrency_status" not in asked, "60 queues with few holders are swept"
+
+
+def test_a_run_that_a_sweep_can_not_read_is_read_by_its_queue(
+    tmp_path: Path, prefect_templates: PrefectTemplates
+) -> None:
+    with PrefectServer(tmp_path / "home", template=prefect_templates.sqlite(None)) as server:
+        plan = fleet(4, pools=2, queues=5, runs=60, limits=0)
+        add_unreadable_run(plan, plan.queues[3])
+        seed(server, plan)
+        path = config(tmp_path, server.api_url, "interval: 5m", "timeout: 60s", "collect: [queues]")
+        with exporter(tmp_path, f"--config.file={path}") as running:
+            own = running.series("concurrency_exporter_")
+            found = published(running)
+        figures = plan.queue_figures()
+        active = {
+            (of["pool"], of["queue"]): value
+            for (name, labels), value in found.items()
+            if name == "concurrency_queue_active_slots" and (of := dict(labels))
+        }
+        assert active == {key: sum(one.holders.values()) for key, one in figures.items()}
+        source = frozenset({("source", "prefect"), ("system", "prefect")})
+        assert own["concurrency_exporter_polls_total", source | {("outcome", "success")}] == 1
