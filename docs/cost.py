@@ -8,14 +8,14 @@ from exporter.clock import Clock
 from exporter.metrics.body import Body
 from exporter.metrics.exposition import render
 from exporter.metrics.text import Format
-from exporter.model import Durations, Limit, Pool, Queue, RateLimit, Snapshot, Workers
+from exporter.model import Holders, Limit, Pool, Queue, RateLimit, Snapshot, Waiting, Workers
 from exporter.polling.outcome import Published, Succeeded
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.sources.prefect.slots import HOLDING_STATES
 from exporter.sources.prefect.snapshot import WAITING_STATES
 
-_NONE: Final = dict.fromkeys(HOLDING_STATES, Durations(0))
+_NONE: Final = dict.fromkeys(HOLDING_STATES, Holders(0))
 _THEN: Final = 1_790_000_000.123456
 IDLE: Final = Queue(
     pool="kubernetes",
@@ -25,7 +25,7 @@ IDLE: Final = Queue(
     processing=0,
     holders=_NONE,
     queued={"1": 0},
-    waiting=dict.fromkeys(WAITING_STATES, 0),
+    waiting=dict.fromkeys(WAITING_STATES, Waiting(0)),
     paused=False,
     last_polled=_THEN,
     id="c4272125-13f6-58d9-8fed-a0ab0a7b848f",
@@ -34,7 +34,7 @@ IDLE: Final = Queue(
 """A Prefect queue without a limit and without runs, that a worker has asked for work."""
 LIMITED: Final = replace(IDLE, slot_limit=16)
 BUSY: Final = replace(
-    LIMITED, active_slots=8, processing=8, longest_wait=61.5, holders=_NONE | {"RUNNING": Durations(8, (120.5,) * 8)}
+    LIMITED, active_slots=8, processing=8, longest_wait=61.5, holders=_NONE | {"RUNNING": Holders(8, (120.5,) * 8)}
 )
 POOL: Final = Pool(
     name="kubernetes",

@@ -1,6 +1,6 @@
 """The domain, immutable: what one poll of a source found. No metric names and no JSON in here."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, get_args
@@ -17,15 +17,52 @@ OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 
 
 @dataclass(frozen=True, slots=True)
-class Durations:
-    """The holders that are in one state, and for how long each has been.
+class Holder:
+    """A task that holds a slot.
 
-    `seconds` is by upstream's clock and is never negative. It may be shorter than `holders`: a holder whose
-    duration upstream does not know still holds its slot.
+    `name` is for people to read, and empty where upstream does not say. `seconds` is how long it has been in its state,
+    by upstream's clock when the snapshot was taken. `url` is its page in the upstream's own UI, made by its system.
+    `details` are values that only its system knows, by the system's own words, such as the flow of a run.
     """
 
-    holders: int
-    seconds: tuple[float, ...] = ()
+    id: str
+    name: str = ""
+    seconds: float | None = None
+    url: str | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """The holders that are in one state.
+
+    `seconds` is how long each has been in it, by upstream's clock, and is never negative. It may be shorter than
+    `count`: a holder whose duration upstream does not know still holds its slot. `oldest` are some of them, longest
+    first; those with an unknown duration come last.
+    """
+
+    count: int
+    seconds: Sequence[float] = ()
+    oldest: Sequence[Holder] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingTask:
+    """A task that waits for a slot. `seconds` is how long it could have been started; all else is as of a `Holder`."""
+
+    id: str
+    name: str = ""
+    seconds: float | None = None
+    url: str | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The queued tasks that are in one state. `oldest` are some of them, longest first."""
+
+    count: int
+    oldest: Sequence[WaitingTask] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +72,7 @@ class Queue:
     `None` means that upstream does not say; an empty mapping that it says "none", or was not asked. `pool` is empty
     where the system has no pools. `usage_known` is whether upstream could say how many slots are taken, and None where
     it was not asked. `queued` is tasks by priority, `waiting` the same tasks by the name of their state, `holders` is
-    keyed by the type of their state.
+    keyed by the type of their state. `url` is its page in the upstream's own UI.
     """
 
     pool: str
@@ -44,9 +81,9 @@ class Queue:
     active_slots: int | None = None
     slot_limit: int | None = None
     processing: int | None = None
-    holders: Mapping[str, Durations] = field(default_factory=dict)
+    holders: Mapping[str, Holders] = field(default_factory=dict)
     queued: Mapping[str, int] = field(default_factory=dict)
-    waiting: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)
     longest_wait: float | None = None
     """Seconds, by upstream's clock, for which the task that waits longest could have been started."""
     paused: bool | None = None
@@ -54,6 +91,15 @@ class Queue:
     """When a worker last asked for work, in seconds since the epoch."""
     id: str = ""
     priority: int | None = None
+    url: str | None = None
+
+    @property
+    def need(self) -> int:
+        """How much it needs attention: 1 if work waits or no slot is free, 2 if it holds slots, 3 otherwise."""
+        full = self.active_slots is not None and self.slot_limit is not None and self.active_slots >= self.slot_limit
+        if full or any(self.queued.values()):
+            return 1
+        return 2 if self.active_slots or self.processing else 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +114,8 @@ class Workers:
 class Pool:
     """A limit above the limits of its queues, such as a work pool of Prefect.
 
-    None and an empty text mean that upstream does not say, or was not asked.
+    None and an empty text mean that upstream does not say, or was not asked. `url` is its page in the upstream's own
+    UI.
     """
 
     name: str
@@ -80,11 +127,15 @@ class Pool:
     statuses: Mapping[str, bool] = field(default_factory=dict)
     """Each status that a pool can have, and whether it has it."""
     workers: Workers | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit that is no queue. `kind` is `global`, `tag` or `deployment`; `name` is for people to read."""
+    """A limit that is no queue. `kind` is `global`, `tag` or `deployment`; `name` is for people to read.
+
+    `url` is its page in the upstream's own UI, or the list of limits where it has none.
+    """
 
     name: str
     kind: str
@@ -94,6 +145,7 @@ class Limit:
     slot_decay: float
     """Slots given back each second."""
     active: bool
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def _queue_row(source: str, queue: Queue) -> tuple[object, ...]:
         queue.name,
         queue.active_slots,
         queue.slot_limit,
-        " ".join(f"{of_state.holders} {state}" for state, of_state in queue.holders.items() if of_state.holders),
+        " ".join(f"{of_state.count} {state}" for state, of_state in queue.holders.items() if of_state.count),
         _seconds(max(durations, default=None)),
         sum(queue.queued.values()) if queue.queued else None,
         _seconds(queue.longest_wait),

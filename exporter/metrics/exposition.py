@@ -7,7 +7,7 @@ from itertools import accumulate, chain
 from exporter.metrics.family import Family, Sample
 from exporter.metrics.observed import OBSERVED, limit_samples, pool_samples, queue_samples
 from exporter.metrics.text import Block, Format, blocks
-from exporter.model import Queue, Snapshot
+from exporter.model import Snapshot
 
 
 class DuplicateSeriesError(ValueError):
@@ -36,17 +36,9 @@ def _things(snapshot: Snapshot, source: tuple[str, str]) -> Iterator[_Thing]:
     for pool in sorted(snapshot.pools, key=lambda pool: pool.name):
         yield _Thing(0, list(pool_samples(pool, source)))
     for queue in sorted(snapshot.queues, key=lambda queue: (queue.pool, queue.name)):
-        yield _Thing(_rank(queue), list(queue_samples(queue, source)), (queue.pool, queue.name))
+        yield _Thing(queue.need, list(queue_samples(queue, source)), (queue.pool, queue.name))
     for limit in sorted(snapshot.limits, key=lambda limit: (limit.kind, limit.name)):
         yield _Thing(0, list(limit_samples(limit, source)))
-
-
-def _rank(queue: Queue) -> int:
-    """Queues in which work waits, or without a free slot, matter most; of the others those that hold slots."""
-    full = queue.active_slots is not None and queue.slot_limit is not None and queue.active_slots >= queue.slot_limit
-    if full or any(queue.queued.values()):
-        return 1
-    return 2 if queue.active_slots or queue.processing else 3
 
 
 def _ranked(things: Iterable[_Thing], precedence: Sequence[QueueKey]) -> list[_Thing]:

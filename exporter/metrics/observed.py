@@ -216,14 +216,14 @@ def queue_samples(queue: Queue, source: tuple[str, str]) -> Iterator[Sample]:
     yield from _known(QUEUE_LAST_POLLED, queue.last_polled, *labels)
     for priority, tasks in queue.queued.items():
         yield QUEUE_QUEUED_TASKS.sample(tasks, *labels, priority)
-    for state, tasks in queue.waiting.items():
-        yield QUEUE_WAITING_TASKS.sample(tasks, *labels, state)
+    for state, waiting in queue.waiting.items():
+        yield QUEUE_WAITING_TASKS.sample(waiting.count, *labels, state)
     yield from _known(QUEUE_WAITING_DURATION_MAX, queue.longest_wait, *labels)
-    for state, durations in queue.holders.items():
-        yield QUEUE_SLOT_HOLDERS.sample(durations.holders, *labels, state)
-        if durations.seconds:
-            yield QUEUE_STATE_DURATION.sample(QUEUE_STATE_DURATION.distribution(durations.seconds), *labels, state)
-            yield QUEUE_STATE_DURATION_MAX.sample(max(durations.seconds), *labels, state)
+    for state, holders in queue.holders.items():
+        yield QUEUE_SLOT_HOLDERS.sample(holders.count, *labels, state)
+        if holders.seconds:
+            yield QUEUE_STATE_DURATION.sample(QUEUE_STATE_DURATION.distribution(holders.seconds), *labels, state)
+            yield QUEUE_STATE_DURATION_MAX.sample(max(holders.seconds), *labels, state)
     if queue.id:
         priority = "" if queue.priority is None else str(queue.priority)
         yield QUEUE_INFO.sample(1, *labels, queue.id, priority)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -113,6 +113,8 @@ class Poller:
             self._wait(name, ended)
         else:
             self._back_off[name] = feed.config.interval
+        due = self._schedule.next_poll(name)
+        self._store.plan(name, (due - datetime.now(UTC)).total_seconds() if due else None)
 
     def _wait(self, name: str, failed: Failed) -> None:
         """Postpone the next poll after a failure, by `Retry-After` (within reason) or by the growing back-off."""

@@ -46,6 +46,8 @@ class SourceState:
     """By route, the end that its last answer announced, for a day. It outlives the poll: some routes are asked once."""
     heard: Mapping[str, float] = field(default_factory=dict)
     """By route, when its end was last announced, by the monotonic clock."""
+    next_poll: float | None = None
+    """When the next poll was due, by the monotonic clock, as of the end of the last one; None without a schedule."""
 
     @property
     def up(self) -> bool:
@@ -59,6 +61,8 @@ class View:
 
     now: float
     """The moment, in seconds since the epoch."""
+    moment: float
+    """The same by the monotonic clock, by which snapshots expire and polls are due."""
     states: tuple[SourceState, ...]
     """The sources in the order in which they were added, without snapshots that have expired."""
     is_ready: bool
@@ -141,6 +145,11 @@ class Store:
             self._states[name] = replace(state, failure=ended.failure, rate_limit=ended.rate_limit, left_out=())
         self._see_whether_ready()
 
+    def plan(self, name: str, seconds: float | None) -> None:
+        """The next poll of a source is due in so many seconds; None without a schedule."""
+        due = None if seconds is None else self._clock.monotonic() + seconds
+        self._states[name] = replace(self._states[name], next_poll=due)
+
     def state(self, name: str) -> SourceState:
         """Return the state of one source, with its snapshot even if that has expired."""
         return self._states[name]
@@ -153,7 +162,7 @@ class Store:
         """Return what is known now."""
         moment = self._clock.monotonic()
         states = tuple(_fresh(state, moment) for state in self._states.values())
-        return View(self._clock.now(), states, self._is_ready)
+        return View(self._clock.now(), moment, states, self._is_ready)
 
     def _now(self, name: str) -> SourceState:
         return _fresh(self._states[name], self._clock.monotonic())

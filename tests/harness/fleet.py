@@ -6,7 +6,7 @@ from math import cos, pi
 from random import Random
 from typing import Final
 
-from exporter.model import Durations, Limit, Pool, Queue, RateLimit, Snapshot, Workers
+from exporter.model import Holders, Limit, Pool, Queue, RateLimit, Snapshot, Waiting, Workers
 from tests.harness.history import Sources
 
 DAY: Final = 86400.0
@@ -61,12 +61,16 @@ class Load:
             slot_limit=self.limit,
             processing=len(running),
             holders={
-                "PENDING": Durations(pending, (8.0,) * pending),
-                "RUNNING": Durations(len(running), running),
-                "CANCELLING": Durations(cancelling, (240.0,) * cancelling),
+                "PENDING": Holders(pending, (8.0,) * pending),
+                "RUNNING": Holders(len(running), running),
+                "CANCELLING": Holders(cancelling, (240.0,) * cancelling),
             },
             queued={str(self.priority): waiting},
-            waiting={"Scheduled": waiting - waiting // 2, "Late": waiting // 2, "AwaitingConcurrencySlot": 0},
+            waiting={
+                "Scheduled": Waiting(waiting - waiting // 2),
+                "Late": Waiting(waiting // 2),
+                "AwaitingConcurrencySlot": Waiting(0),
+            },
             longest_wait=60.0 + 12 * waiting if waiting else None,
             paused=self.paused,
             last_polled=moment - 10,

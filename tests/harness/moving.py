@@ -418,11 +418,11 @@ class Judge:
 
         self._number(f"{what}: active", queue.active_slots or 0, queue.id, holds(*QUEUE_HOLDERS))
         for state in QUEUE_HOLDERS:
-            self._number(f"{what}: {state}", queue.holders[state].holders, queue.id, holds(state))
-            self._one_of(f"{what}: ages of {state}", len(queue.holders[state].seconds), [queue.holders[state].holders])
+            self._number(f"{what}: {state}", queue.holders[state].count, queue.id, holds(state))
+            self._one_of(f"{what}: ages of {state}", len(queue.holders[state].seconds), [queue.holders[state].count])
         for name in WAITING:
-            self._number(f"{what}: {name}", queue.waiting[name], queue.id, waits(name))
-        self._one_of(f"{what}: queued", sum(queue.queued.values()), [sum(queue.waiting.values())])
+            self._number(f"{what}: {name}", queue.waiting[name].count, queue.id, waits(name))
+        self._one_of(f"{what}: queued", sum(queue.queued.values()), [sum(one.count for one in queue.waiting.values())])
 
     def _one_of(self, what: str, value: object, allowed: Sequence[object]) -> None:
         self.values += 1

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from exporter.model import Durations, Limit, Part, Pool, Queue, Snapshot, Workers
+from exporter import model
+from exporter.model import Limit, Part, Pool, Queue, Snapshot, Waiting, Workers
 from exporter.sources.prefect.about import ABOUT, POOL_STATUSES
 from exporter.sources.prefect.api import ConcurrencyLimit, WorkPool, WorkQueue
 from exporter.sources.prefect.reading import (
@@ -60,7 +61,7 @@ def _queue(queue: WorkQueue, pool: str, slots: Slots | None, waiting: WaitingCou
         usage_known=True if slots else None,
         active_slots=slots.active_slots if slots else None,
         slot_limit=slots.slot_limit if slots else queue.slot_limit,
-        processing=holders["RUNNING"].holders if holders else None,
+        processing=holders["RUNNING"].count if holders else None,
         holders=holders,
         queued={str(queue.priority): sum(waiting.by_state.values())} if waiting else {},
         waiting=waiting_by_state(waiting.by_state) if waiting else {},
@@ -72,14 +73,14 @@ def _queue(queue: WorkQueue, pool: str, slots: Slots | None, waiting: WaitingCou
     )
 
 
-def by_state(holders: Holders) -> dict[str, Durations]:
+def by_state(holders: Holders) -> dict[str, model.Holders]:
     """Count holders by state: all the states that hold slots, and any other that upstream lists as `unknown`."""
     of_state: dict[str, list[float | None]] = {state: [] for state in HOLDING_STATES}
     for state, seconds in zip(holders.state_types, holders.seconds, strict=True):
         of_state.setdefault(state if state in HOLDING_STATES else "unknown", []).append(seconds)
     return {
-        state: Durations(
-            holders=len(times),
+        state: model.Holders(
+            count=len(times),
             # Negative where the clock of the server is behind that of the worker which set the state.
             seconds=tuple([time if time > 0 else 0.0 for time in times if time is not None]),
         )
@@ -101,12 +102,12 @@ def _waiting(backlog: Backlog | None) -> Mapping[uuid.UUID, WaitingCounts]:
     }
 
 
-def waiting_by_state(counts: Mapping[str, int]) -> dict[str, int]:
+def waiting_by_state(counts: Mapping[str, int]) -> dict[str, Waiting]:
     """Return the count of each state in which a run waits, 0 if none does; any other state counts as `other`."""
     by_state = {state: counts.get(state, 0) for state in WAITING_STATES}
     if other := sum(counts.values()) - sum(by_state.values()):
         by_state["other"] = other
-    return by_state
+    return {state: Waiting(count) for state, count in by_state.items()}
 
 
 def _pool(pool: WorkPool, workers: PoolWorkers | None, *, whole: bool) -> Pool:

@@ -344,7 +344,7 @@ def test_a_sweep_of_what_waits(crowd: Crowd) -> None:
     change = between_pages("/flow_runs/filter", partial(crowd.finish, waiting[0]["id"]), of="before_")
     snapshot = poll(crowd.server, change, collect=["backlog"])
     (queue,) = (queue for queue in snapshot.queues if queue.name == "scheduled")
-    assert sum(queue.waiting.values()) == len(waiting)
+    assert sum(one.count for one in queue.waiting.values()) == len(waiting)
 
 
 def test_the_status_of_a_queue(crowd: Crowd) -> None:
@@ -354,7 +354,7 @@ def test_the_status_of_a_queue(crowd: Crowd) -> None:
     change = between_pages("/concurrency_status", partial(crowd.finish, *(run["id"] for run in holders[-4:])))
     snapshot = poll(crowd.server, change, collect=["queues"], queues={"include": "pending"})
     (queue,) = snapshot.queues
-    assert queue.holders["PENDING"].holders == len(holders)
+    assert queue.holders["PENDING"].count == len(holders)
     assert queue.active_slots == len(holders) - 4
 
 

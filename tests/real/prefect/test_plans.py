@@ -94,8 +94,8 @@ def test_both_plans_say_the_same_of_the_slots(server: PrefectServer) -> None:
             assert (seconds is None) == (before[1] is None)
             # Both by the server's clock, one some seconds after the other.
             assert -0.1 <= (seconds or 0.0) - (before[1] or 0.0) < 30
-        assert {state: one.holders for state, one in by_state(of_swept.holders).items()} == {
-            state: one.holders for state, one in by_state(of_exact.holders).items()
+        assert {state: one.count for state, one in by_state(of_swept.holders).items()} == {
+            state: one.count for state, one in by_state(of_exact.holders).items()
         }
 
 

@@ -142,7 +142,7 @@ async def test_nothing_that_waits_costs_one_request() -> None:
     async with serve(fake) as upstream, Exporter("prefect", upstream.url, collect=["backlog"]) as exporter:
         snapshot = snapshot_of(await exporter.poll())
         assert [path for path in asked(upstream) if path.startswith("/flow_runs")] == [COUNT]
-    assert {tuple(one.waiting.values()) for one in snapshot.queues} == {(0, 0, 0, 0)}
+    assert {tuple(state.count for state in one.waiting.values()) for one in snapshot.queues} == {(0, 0, 0, 0)}
     assert {one.longest_wait for one in snapshot.queues} == {None}
 
 
@@ -199,7 +199,7 @@ async def test_the_requests_of_a_large_server() -> None:
             assert not [path for path in requests if "concurrency_status" in path]
             assert (len(snapshot.pools), len(snapshot.queues), len(snapshot.limits)) == (10, 510, 250)
             assert sum(one.active_slots or 0 for one in snapshot.queues) == 990
-            assert sum(sum(one.waiting.values()) for one in snapshot.queues) == 990
+            assert sum(sum(state.count for state in one.waiting.values()) for one in snapshot.queues) == 990
             assert all(one.workers for one in snapshot.pools)
         assert Counter(requests)[QUEUES] == 3
         assert not [path for path in requests if path.endswith("/queues/filter") or path == DEPLOYMENTS]
@@ -608,7 +608,9 @@ async def test_a_large_backlog_that_can_not_be_read() -> None:
         cost = Counter(asked(upstream))
         # Beside the sweep of the holders: the oldest of what is due, and the oldest that is held back.
         assert (cost[HISTORY], cost[RUNS]) == (6, 1 + 2)
-        assert {one.name: sum(one.waiting.values()) for one in snapshot.queues} == dict.fromkeys(ACTIVE, 0) | {"q1": 2}
+        assert {
+            one.name: sum(state.count for state in one.waiting.values()) for one in snapshot.queues
+        } == dict.fromkeys(ACTIVE, 0) | {"q1": 2}
         for path in (HISTORY + OF_BACKLOG, RUNS + OF_BACKLOG):
             fake.faults = {COUNT + OF_BACKLOG: answer(1000), path: BROKEN}
             snapshot = snapshot_of(await exporter.poll())
@@ -865,7 +867,7 @@ async def test_what_is_due_is_by_the_clock_of_the_server(ahead: timedelta) -> No
             (before,) = times
             assert abs(datetime.fromisoformat(before) - fake.now) < timedelta(seconds=3 + late)
         (of_queue,) = (one for one in snapshot.queues if one.name == "q1")
-        assert of_queue.waiting["Scheduled"] == 2
+        assert of_queue.waiting["Scheduled"].count == 2
         assert of_queue.longest_wait == pytest.approx(1800, abs=3 + late)
 
 

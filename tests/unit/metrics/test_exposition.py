@@ -19,7 +19,7 @@ from exporter.clock import Clock
 from exporter.metrics.body import Body
 from exporter.metrics.exposition import DuplicateSeriesError, Rendered, render
 from exporter.metrics.text import Format
-from exporter.model import Durations, Limit, Pool, Queue, Snapshot
+from exporter.model import Holders, Limit, Pool, Queue, Snapshot
 from exporter.polling.outcome import Failed, Failure, Published, Succeeded
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
@@ -38,7 +38,7 @@ def queue(name: str, pool: str = "pool", **rest: Any) -> Queue:
         "slot_limit": 5,
         "processing": 2,
         "queued": {"1": 7, "unknown": 0},
-        "holders": {"RUNNING": Durations(2, (5.0, 100.5)), "PENDING": Durations(1, ()), "CANCELLING": Durations(0)},
+        "holders": {"RUNNING": Holders(2, (5.0, 100.5)), "PENDING": Holders(1, ()), "CANCELLING": Holders(0)},
         "paused": False,
         "id": f"id of {name}",
         "priority": 1,
@@ -156,7 +156,7 @@ def test_a_name_comes_back_as_it_was(name: str, format_: Format) -> None:
 
 @both_formats
 def test_the_text_of_one_queue(format_: Format) -> None:
-    only = queue("q", pool="", queued={}, holders={"RUNNING": Durations(3, (5.0, 6.0))}, processing=None, id="")
+    only = queue("q", pool="", queued={}, holders={"RUNNING": Holders(3, (5.0, 6.0))}, processing=None, id="")
     body = b"".join(Body([rendered(Snapshot(queues=(only,)), source="s")], format_).plain(b"")).decode()
     labels = 'source="s",system="prefect",pool="",queue="q"'
     buckets = dict.fromkeys(("15.0", "60.0", "300.0", "900.0", "3600.0", "14400.0", "43200.0", "86400.0", "+Inf"), 2)

@@ -236,7 +236,7 @@ def test_what_the_exporter_tells_of_itself(family: Family) -> None:
 
 
 def test_openmetrics_has_the_unit_of_every_family() -> None:
-    own = Telemetry(Clock()).render(View(now=0, states=(), is_ready=True), Format.OPENMETRICS)
+    own = Telemetry(Clock()).render(View(now=0, moment=0, states=(), is_ready=True), Format.OPENMETRICS)
     observed = joined(block for one in OBSERVED for block in blocks(one, [_one(one)])[Format.OPENMETRICS])
     units = dict(re.findall("^# UNIT (concurrency_.*) (.*)$", (observed + own).decode(), re.MULTILINE))
     assert units == {family.basename: family.unit for family in FAMILIES if family.unit}

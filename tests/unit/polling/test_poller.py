@@ -46,6 +46,15 @@ class Running:
         assert next_poll
         return next_poll
 
+    def assert_shows_the_plan(self, source: str, *, since: datetime) -> None:
+        """That a request sees when the next poll is due, as planned since then, whatever time reading clocks takes."""
+        before = datetime.now(UTC)
+        view = self.store.view()
+        due = next(state.next_poll for state in view.states if state.name == source)
+        assert due is not None
+        in_time = timedelta(seconds=due - view.moment)
+        assert self.planned(source) - datetime.now(UTC) <= in_time <= self.planned(source) - before + (before - since)
+
     def assert_waits(self, source: str, seconds: float, *, since: datetime, jitter: float = 0) -> None:
         """That the next poll is planned so many seconds after the last one, which has come and ended since then.
 
@@ -55,10 +64,11 @@ class Running:
         assert since + least <= self.planned(source) <= datetime.now(UTC) + most
 
     async def poll(self, source: str, *, then: float) -> None:
-        """Poll it now: the next poll is planned so many seconds after that."""
+        """Poll it now: the next poll is planned so many seconds after that, and a request sees the plan."""
         since = datetime.now(UTC)
         await self.poller.poll(source)
         self.assert_waits(source, then, since=since)
+        self.assert_shows_the_plan(source, since=since)
 
 
 def source(name: str, upstream: Upstream, **settings: object) -> CloroConfig:
