@@ -11,151 +11,29 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from exporter import __version__
 from exporter.flags import parser
 from tests.harness import programs
-from tests.harness.process import PATIENCE, Process, answers, free_port, running
-from tests.harness.upstream import Request, Upstream, answer, never, serving
-
-COMMAND = [sys.executable, "-m", "exporter"]
-SECRET = "canary-5ecret"
-OURS = ("PREFECT_", "CLORO_")
-POOL_ID = "5b0d5b4e-0000-4000-8000-000000000001"
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | more
-
-
-def run(*flags: str, **more: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of the command."""
-    done = subprocess.run(
-        [*COMMAND, *flags], capture_output=True, text=True, timeout=PATIENCE, env=environment(**more), check=False
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def upstream_answer(queues: Mapping[str, int | None]) -> Callable[[Request], bytes]:
-    """A Prefect server (and cloro) with these queues and their active slots; None is a queue that can't be read."""
-    names = list(queues)
-
-    def reply(request: Request) -> bytes:
-        match request.path.removeprefix("/api").split("/"):
-            case ["", "work_pools", "filter"]:
-                pool = {"id": POOL_ID, "name": "pool", "type": "process", "is_paused": False}
-                return answer([pool | {"concurrency_limit": None, "active_slots": None}])
-            case ["", "work_pools", "pool", "queues", "filter"]:
-                return answer(
-                    [
-                        {
-                            "id": f"{POOL_ID[:-4]}{number:04}",
-                            "name": name,
-                            "is_paused": False,
-                            "priority": 1,
-                            "concurrency_limit": 5,
-                        }
-                        for number, name in enumerate(names)
-                    ]
-                )
-            case ["", "work_queues", id_, "concurrency_status"]:
-                slots = queues[names[int(id_[-4:])]]
-                if slots is None:
-                    return answer({"exception_message": 'a "broken"\nqueue'}, 500)
-                page = {"count": 0, "limit": 200, "pages": 0, "page": 1, "flow_runs": []}
-                return answer(page | {"active_slots": slots, "concurrency_limit": 5})
-            case ["", "v1", "async", "status"]:
-                return answer({"queuedTasks": 1, "processingTasks": 2, "concurrency": {"used": 2, "max": 5}})
-        return answer({"detail": "Not Found"}, 404)
-
-    return reply
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with serving(upstream_answer({"queue": 3})) as upstream:
-        yield upstream
-
-
-def times(interval: str) -> dict[str, str]:
-    """Polls that follow each other fast, but neither time out nor expire on a machine that is busy."""
-    return {"interval": interval} | ({"timeout": "5m", "stale_after": "10m"} if interval.endswith("ms") else {})
-
-
-def prefect(url: str, name: str = "prod", interval: str = "300ms") -> dict[str, Any]:
-    settings = {"name": name, "system": "prefect", "url": f"{url}/api", **times(interval)}
-    return {**settings, "collect": ["queues", "pools"]}
-
-
-def cloro(url: str, name: str = "scraper", interval: str = "300ms") -> dict[str, Any]:
-    return {"name": name, "system": "cloro", "url": url, **times(interval), "authorization": {"credentials": SECRET}}
-
-
-def configure(folder: Path, *sources: dict[str, Any]) -> Path:
-    path = folder / "exporter.yml"
-    path.write_text(json.dumps({"sources": sources}))
-    return path
-
-
-class Exporter:
-    """A running exporter, and what it serves."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.process.wait_until(lambda: "listening" in self.process.log_text(), what="it listens")
-        found = re.search(r"127\.0\.0\.1:(\d+)", self.process.log_text())
-        assert found
-        self.port = int(found[1])
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=PATIENCE)
-
-    def lines(self) -> list[str]:
-        return self.client.get("/metrics").raise_for_status().text.splitlines()
-
-    def value(self, series: str) -> float | None:
-        """The value of the sample whose line begins with `series`."""
-        return next((float(line.split()[-1]) for line in self.lines() if line.startswith(series)), None)
-
-    def wait_for(self, series: str, value: float | None) -> None:
-        self.process.wait_until(lambda: self.value(series) == value, what=f"{series} is {value}")
-
-    def wait_for_polls(self, source: str, outcome: str, number: int) -> None:
-        """Until so many polls of a Prefect source have ended like that."""
-        series = f'concurrency_exporter_polls_total{{outcome="{outcome}",source="{source}",system="prefect"}}'
-        self.process.wait_until(lambda: (self.value(series) or 0) >= number, what=f"{number} polls: {outcome}")
-
-    def stop(self, number: signal.Signals) -> int:
-        """The exit code."""
-        self.process.send_signal(number)
-        return self.process.wait_for_exit()
-
-
-StartExporter = Callable[..., Exporter]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[StartExporter]:
-    """Start an exporter with these flags; it is stopped at the end of the test."""
-    with ExitStack() as stack:
-
-        def start(*flags: str | Path, inside: Sequence[str] = (), **more: str) -> Exporter:
-            command = [*inside, *COMMAND, "--web.listen-address=127.0.0.1:0", *flags]
-            log = tmp_path / f"log-{len(list(tmp_path.glob('log-*')))}"
-            process = Process(command, log=log, env=environment(**more))
-            stack.callback(process.stop, grace=3)
-            exporter = Exporter(process)
-            stack.callback(exporter.client.close)
-            return exporter
-
-        yield start
-
+from tests.harness.command import (
+    COMMAND,
+    SECRET,
+    StartExporter,
+    cloro,
+    configure,
+    environment,
+    prefect,
+    run,
+    upstream_answer,
+)
+from tests.harness.process import PATIENCE, answers, free_port, running
+from tests.harness.upstream import Upstream, answer, never, serving
 
 SLOTS = 'concurrency_queue_active_slots{pool="pool",queue="queue",source="prod",system="prefect"}'
 CLORO_SLOTS = 'concurrency_queue_active_slots{pool="",queue="async",source="scraper",system="cloro"}'

@@ -12,11 +12,9 @@ import pytest
 
 from exporter.settings.reader import ConfigError
 from exporter.web.listeners import listen_on
-from tests.command.test_cli import COMMAND, SECRET, StartExporter, environment, run, start
+from tests.harness.command import COMMAND, SECRET, StartExporter, environment, run
 from tests.harness.process import free_port, running
 from tests.harness.programs import missing
-
-__all__ = ["start"]
 
 
 def test_a_port_in_use_is_one_line() -> None:

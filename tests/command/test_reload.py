@@ -27,15 +27,15 @@ from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceError
 from exporter.sources.cloro import CloroConfig
 from exporter.sources.prefect import PrefectConfig
-from tests.command.test_cli import cloro, environment, prefect, upstream_answer
 from tests.harness.certificates import authority
+from tests.harness.command import cloro, environment, prefect, upstream_answer
 from tests.harness.exporter import Exporter, Series, exporter, series
+from tests.harness.inprocess import of_cloro
 from tests.harness.lookalike import BROKEN, COUNT, HISTORY, small
 from tests.harness.loop import until
 from tests.harness.process import PATIENCE, running
 from tests.harness.programs import ROOT
 from tests.harness.upstream import Request, answer, never, serve, serving
-from tests.unit.polling.test_poller import source
 
 SLOTS = "concurrency_queue_active_slots"
 POLLS = "concurrency_exporter_polls_total"
@@ -90,10 +90,10 @@ def with_slots(used: int) -> Callable[[Request], bytes]:
 )
 async def test_other_settings_leave_the_data_until_the_first_poll_with_them(settings: dict[str, object]) -> None:
     async with serve(with_slots(2)) as upstream:
-        async with polling(source("a", upstream, interval="5s")) as served:
+        async with polling(of_cloro("a", upstream, interval="5s")) as served:
             await until(lambda: served.slots() == {"a": 2})
             upstream.answer = never
-            await served.poller.configure([source("a", upstream, **{"interval": "5s", **settings})])
+            await served.poller.configure([of_cloro("a", upstream, **{"interval": "5s", **settings})])
             assert served.slots() == {"a": 2}
             assert [state.up for state in served.store.view().states] == [True]
             assert served.polls("a") == 1, "its counters go on"
@@ -106,13 +106,13 @@ async def test_other_settings_leave_the_data_until_the_first_poll_with_them(sett
 @pytest.mark.parametrize("change", ["url", "key"])
 async def test_another_upstream_never_shows_the_data_of_the_old(change: str) -> None:
     async with serve(with_slots(2)) as old, serve(never) as hanging:
-        async with polling(source("a", old, interval="5s")) as served:
+        async with polling(of_cloro("a", old, interval="5s")) as served:
             await until(lambda: served.slots() == {"a": 2})
             if change == "url":
-                changed = source("a", hanging, interval="5s")
+                changed = of_cloro("a", hanging, interval="5s")
             else:
                 old.answer = never
-                changed = source("a", old, interval="5s", authorization={"credentials": "another organization's"})
+                changed = of_cloro("a", old, interval="5s", authorization={"credentials": "another organization's"})
             await served.poller.configure([changed])
             assert served.slots() == {}
             assert [(state.name, state.up, state.outcome) for state in served.store.view().states] == [
@@ -123,22 +123,22 @@ async def test_another_upstream_never_shows_the_data_of_the_old(change: str) -> 
 
 async def test_old_data_expires_by_the_new_settings() -> None:
     async with serve(with_slots(2)) as upstream:
-        async with polling(source("a", upstream, interval="100ms", stale_after="1h")) as served:
+        async with polling(of_cloro("a", upstream, interval="100ms", stale_after="1h")) as served:
             await until(lambda: served.slots() == {"a": 2})
             upstream.answer = never
-            await served.poller.configure([source("a", upstream, interval="100ms", stale_after="200ms")])
+            await served.poller.configure([of_cloro("a", upstream, interval="100ms", stale_after="200ms")])
             await until(lambda: served.slots() == {})  # not in an hour
 
 
 async def test_it_is_polled_at_once_even_if_its_poll_was_running() -> None:
     """A job of the same name would be skipped while the cancelled one ends, and the next be an interval away."""
     async with serve(never) as upstream:
-        async with polling(source("a", upstream, interval="1h")) as served:
+        async with polling(of_cloro("a", upstream, interval="1h")) as served:
             for number in range(1, 30):
                 await until(lambda number=number: len(upstream.requests) == number)  # type: ignore[misc]
-                await served.poller.configure([source("a", upstream, interval="1h", max_series=number)])
+                await served.poller.configure([of_cloro("a", upstream, interval="1h", max_series=number)])
             upstream.answer = with_slots(2)
-            await served.poller.configure([source("a", upstream, interval="1h")])
+            await served.poller.configure([of_cloro("a", upstream, interval="1h")])
             await until(lambda: served.slots() == {"a": 2})
             assert served.polls("a", "skipped") == 0
 
@@ -153,12 +153,12 @@ async def test_a_poll_of_the_old_settings_leaves_nothing_behind() -> None:
             return with_slots(2)(_)
 
         async with serve(late) as old, serve(with_slots(5)) as new:
-            async with polling(source("a", old, interval="1h")) as served:
+            async with polling(of_cloro("a", old, interval="1h")) as served:
                 await until(lambda old=old: bool(old.requests))  # type: ignore[misc]
                 released.set()
                 for _ in range(steps):
                     await asyncio.sleep(0)
-                await served.poller.configure([source("a", new, interval="1h")])
+                await served.poller.configure([of_cloro("a", new, interval="1h")])
                 assert served.slots() == {}
                 await until(lambda served=served: served.slots() == {"a": 5})  # type: ignore[misc]
                 assert served.polls("a") == 1
@@ -222,7 +222,7 @@ async def test_a_poll_that_goes_on_when_it_is_cancelled_leaves_nothing_behind(
     async with serve(never) as upstream:
         async with polling(Stubborn.model_validate(cloro(upstream.url, "a"))) as served:
             await until(lambda: bool(upstream.requests))
-            await served.poller.configure([source(name, upstream, url=f"{upstream.url}/new") for name in left])
+            await served.poller.configure([of_cloro(name, upstream, url=f"{upstream.url}/new") for name in left])
             assert [(one.name, one.outcome) for one in served.store.view().states] == [(name, None) for name in left]
     assert caplog.text == ""
 
@@ -232,7 +232,7 @@ async def test_what_is_due_when_it_is_removed_is_not_polled(caplog: pytest.LogCa
     async with serve(with_slots(2)) as upstream:
         async with polling() as served:
             for steps in range(12):
-                await served.poller.configure([source("a", upstream, interval="1h")])
+                await served.poller.configure([of_cloro("a", upstream, interval="1h")])
                 for _ in range(steps):
                     await asyncio.sleep(0)
                 await served.poller.configure([])
@@ -244,10 +244,10 @@ async def test_what_is_due_when_it_is_removed_is_not_polled(caplog: pytest.LogCa
 async def test_an_end_in_the_middle_of_a_reload_is_the_end(caplog: pytest.LogCaptureFixture) -> None:
     """At each step of the loop: what the reload would add is not polled, and nothing is in the way of the other."""
     async with serve(never) as upstream:
-        before = [source(name, upstream, interval="1h") for name in "abc"]
+        before = [of_cloro(name, upstream, interval="1h") for name in "abc"]
         for steps in range(60):
             async with polling(*before) as served:
-                after = [source(name, upstream, interval="2h") for name in "bcdefgh"]
+                after = [of_cloro(name, upstream, interval="2h") for name in "bcdefgh"]
                 reload = asyncio.create_task(served.poller.configure(after))
                 for _ in range(steps):
                     await asyncio.sleep(0)
@@ -264,15 +264,15 @@ async def test_a_source_that_can_not_be_built_changes_nothing(tmp_path: Path) ->
     """Its certificate vanishes between the check of the configuration and its use."""
     certificates = authority(tmp_path)
     async with serve(with_slots(2)) as upstream:
-        before = [source("a", upstream, interval="5s"), source("b", upstream, interval="5s")]
+        before = [of_cloro("a", upstream, interval="5s"), of_cloro("b", upstream, interval="5s")]
         async with polling(*before) as served:
             await until(lambda: served.slots() == {"a": 2, "b": 2})
             states = served.store.view().states
             tls = {"ca_file": str(certificates)}
-            broken = source("b", upstream, url="https://127.0.0.1:1", tls_config=tls)
+            broken = of_cloro("b", upstream, url="https://127.0.0.1:1", tls_config=tls)
             certificates.unlink()
             with pytest.raises(OSError, match="No such file"):
-                await served.poller.configure([source("new", upstream), broken])
+                await served.poller.configure([of_cloro("new", upstream), broken])
             assert served.store.view().states == states
             assert served.poller.next_poll("a")
             await served.poller.configure(before)
@@ -471,11 +471,11 @@ def test_a_mistake_in_the_configuration_holds_no_web_configuration_up(tmp_path: 
 
 async def test_a_certificate_that_vanishes_in_a_reload_is_a_mistake_and_the_sources_stay(tmp_path: Path) -> None:
     async with serve(with_slots(2)) as upstream:
-        async with polling(source("a", upstream, interval="5s")) as served:
+        async with polling(of_cloro("a", upstream, interval="5s")) as served:
             await until(lambda: served.slots() == {"a": 2})
             certificates = authority(tmp_path)
             tls = {"ca_file": str(certificates)}
-            changed = Config(sources=(source("a", upstream, url="https://127.0.0.1:1", tls_config=tls),))
+            changed = Config(sources=(of_cloro("a", upstream, url="https://127.0.0.1:1", tls_config=tls),))
             reloader = Reloader(lambda: changed, certificates.unlink, served.poller, served.telemetry)
             states = served.store.view().states
             mistake = await reloader.reload()

@@ -20,9 +20,9 @@ import pytest
 from exporter import config
 from exporter.settings.reader import ConfigError
 from exporter.web import config as web_config
-from tests.command.test_cli import COMMAND, environment, upstream_answer
 from tests.harness.certificates import authority, certificate
 from tests.harness.cloro import error
+from tests.harness.command import COMMAND, environment, outcome, upstream_answer
 from tests.harness.process import PATIENCE, free_port, running
 from tests.harness.programs import ROOT
 from tests.harness.upstream import Request, answer, serving
@@ -401,19 +401,6 @@ def test_the_environment_is_not_shown(flags: list[str]) -> None:
     assert output
     assert found(output, CANARIES) == []
     assert "Traceback" not in output
-
-
-def outcome(*flags: str, **variables: str) -> tuple[int, str]:
-    """Exit code, and all that the command printed."""
-    done = subprocess.run(
-        [*COMMAND, *flags],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=environment(**variables),
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
 
 
 FAULTY = """

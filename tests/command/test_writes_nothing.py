@@ -9,12 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.command.test_cli import cloro, environment, prefect, upstream_answer
 from tests.harness import programs
 from tests.harness.certificates import authority, certificate
+from tests.harness.command import cloro, environment, prefect, upstream_answer
 from tests.harness.process import PATIENCE, free_port, running
 from tests.harness.upstream import serving
-from tests.unit.web.test_config import HASH, PASSWORD, trusting
+from tests.harness.web import HASH, PASSWORD, trusting
 
 # Every mount read-only, and not even root may write nevertheless.
 READ_ONLY = """

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from tests.harness import programs
 from tests.harness.process import PATIENCE
+from tests.harness.programs import ROOT
 
 FOLDER: Final = programs.ROOT / "tests" / "browser"
 SMALL: Final = (1440, 900)
@@ -178,3 +179,20 @@ def _faults_of_panel(
     ends = r"Series color|.*\)" if panel["type"] == "timeseries" else "(?!)"
     if cut := [text for text in shown["cut"] if not re.fullmatch(ends, text)]:
         yield f"{title}: cut off: {cut}"
+
+
+PICTURES = ROOT / ".cache" / "dashboards"
+Expected = Mapping[str, Mapping[str, str]]
+"""By dashboard and panel."""
+
+
+def name_of(page: Page) -> str:
+    return f"{page['name']} {page['theme']} {page['size'][0]}"
+
+
+def all_faults(pages: list[Page], may_be_empty: Mapping[str, str], readable: Expected) -> list[str]:
+    return [
+        f"{name_of(page)}: {fault}"
+        for page in pages
+        for fault in faults(page, may_be_empty, readable.get(page["name"], {}))
+    ]

@@ -16,6 +16,22 @@ PUBLISHED = {
 }
 """The example of cloro's own page on the endpoint."""
 
+FREE = {
+    "queuedTasks": 0,
+    "processingTasks": 1,
+    "priorityBreakdown": [],
+    "concurrency": {"used": 1, "max": 5},
+}
+"""The account has free slots."""
+
+SATURATED = {
+    "queuedTasks": 7,
+    "processingTasks": 5,
+    "priorityBreakdown": [{"priority": 9, "count": 7}],
+    "concurrency": {"used": 5, "max": 5},
+}
+"""All slots are taken, and tasks wait."""
+
 
 def error(code: str, message: str) -> dict[str, Any]:
     """The body of most errors."""

@@ -26,9 +26,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import promql_parser
+import pytest
 
 from dashboards import panels
-from dashboards.build import BUILDERS
+from dashboards.build import BUILDERS, FOLDER
 from tests.harness.prometheus import PrometheusServer
 from tests.harness.promql import selectors, undeclared
 
@@ -405,3 +406,11 @@ def dead_selectors(prometheus: PrometheusServer, board: Board, chosen: Variables
             if text not in seen and not prometheus.query_range(text, seconds=chosen.seconds, step=chosen.step):
                 yield f"{board['uid']}: {where}: nothing matches {text}"
             seen.add(text)
+
+
+BOARDS: dict[str, Board] = {
+    name: json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in BUILDERS
+}
+
+TITLES = {panel["title"] for board in BOARDS.values() for panel in charts(board)}
+every_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)

@@ -4,7 +4,8 @@ The look-alike answers; what stands before it loses rows, refuses pages, and rep
 """
 
 import json
-from collections.abc import Awaitable
+import re
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -16,7 +17,9 @@ import httpx
 from exporter.demo.prefect import application
 from exporter.demo.rows import Deployment, Limit, Pool, Queue, Rows, Run, State, Worker
 from exporter.demo.states import QUEUE_HOLDERS, STATE_TYPES
-from tests.harness.upstream import Answer, Request, answer
+from exporter.model import PARTS, Part, Snapshot
+from exporter.polling.store import SourceState
+from tests.harness.upstream import Answer, Request, Upstream, answer
 
 POOLS: Final = "/work_pools/filter"
 QUEUES: Final = "/work_queues/filter"
@@ -164,3 +167,51 @@ def small(**changed: Any) -> Lookalike:
         "workers": [worker(71 + number, name) for number, name in enumerate("abc")],
     }
     return Lookalike(**rows | changed)
+
+
+A_WORKERS: Final = "/work_pools/a/workers/filter"
+ALL: Final[dict[str, Any]] = {"collect": list(PARTS)}
+
+
+def asked(upstream: Upstream) -> list[str]:
+    """The paths of the requests since this was last called."""
+    paths = [request.path.removeprefix("/api") for request in upstream.requests]
+    upstream.requests.clear()
+    return paths
+
+
+def snapshot_of(state: SourceState) -> Snapshot:
+    assert state.failure is None
+    assert state.published
+    return state.published.snapshot
+
+
+def active(snapshot: Snapshot) -> dict[str, int | None]:
+    return {one.name: one.active_slots for one in snapshot.queues}
+
+
+ACTIVE: Final = {"q0": 2, "q1": 0, "q2": 0, "q3": 0, "q4": 0, "q5": 1}
+
+FAMILIES: Final[dict[Part, str]] = {
+    "queues": "concurrency_queue_(active_slots|usage_known|processing_tasks|slot_holders|state_duration.*)",
+    "backlog": "concurrency_queue_(queued_tasks|waiting_tasks|waiting_duration_max_seconds)",
+    "pools": "concurrency_pool_(active_slots|slot_limit|paused|status|info)",
+    "limits": "concurrency_limit_.*",
+    "workers": "concurrency_pool_(workers|last_heartbeat_timestamp_seconds)",
+}
+
+
+def without(lines: list[str], part: Part, of_pool: str = ".*") -> list[str]:
+    return [line for line in lines if not re.match(f'{FAMILIES[part]}{{(.*pool="{of_pool}"|.*kind=)', line)]
+
+
+def families(lines: Iterable[str]) -> set[str]:
+    return {line.partition("{")[0] for line in lines}
+
+
+def timeless(lines: list[str]) -> list[str]:
+    """Without what depends on when the fake was asked."""
+    return [line for line in lines if "duration" not in line]
+
+
+WORKERS: Final = tuple(f"/work_pools/{name}/workers/filter" for name in "abc")

@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
+from tests.harness.postgres import PostgresCluster
 from tests.harness.process import PATIENCE, Process, answers, free_port
 from tests.harness.programs import prefect_python
 
@@ -213,3 +214,30 @@ def _copy_live_database(source: Path, target: Path) -> None:
     with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(unfinished)) as copy:
         live.backup(copy)
     unfinished.rename(target)
+
+
+StartPrefect = Callable[..., PrefectServer]
+
+
+class PrefectTemplates:
+    """Where the session's first Prefect server of each kind leaves its migrated database for those after it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._migrated: set[str] = set()
+        self._copies = 0
+
+    def sqlite(self, version: str | None) -> Path:
+        """The file for `PrefectServer(template=...)`."""
+        return self._folder / f"{version or 'newest'}.db"
+
+    def postgres(self, cluster: PostgresCluster, version: str | None) -> str:
+        """URL of a new database in the cluster, migrated by a server of this version."""
+        template = f"template-{version or 'newest'}"
+        if template not in self._migrated:
+            with PrefectServer(
+                self._folder / template, version=version, database_url=cluster.create_database(template)
+            ):
+                self._migrated.add(template)
+        self._copies += 1
+        return cluster.create_database(f"copy-{self._copies}", template=template)

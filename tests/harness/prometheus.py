@@ -188,3 +188,6 @@ def promtool_check_metrics(text: str) -> list[str]:
     if done.returncode and not complaints:
         complaints.append(f"exit code {done.returncode}")
     return complaints
+
+
+StartPrometheus = Callable[..., PrometheusServer]

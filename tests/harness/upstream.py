@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from anyio.from_thread import start_blocking_portal
 
@@ -125,6 +125,15 @@ def answer(
     lines = [f"HTTP/1.1 {status} {phrases.get(status, 'Unknown')}"]
     fields = {"Content-Type": media_type, "Content-Length": str(len(content))} | dict(headers or {})
     return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in fields.items()), "", ""]).encode() + content
+
+
+def json_answer(text: str) -> bytes:
+    """An answer with status 200, whose body is this text, JSON or not."""
+    return answer(text.encode())
+
+
+TOO_LARGE: Final = answer(b" " * (17 * 1024**2))
+"""An answer of more bytes than are read of one."""
 
 
 async def never(_: Request) -> bytes:

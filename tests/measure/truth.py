@@ -22,12 +22,12 @@ from exporter.metrics.text import Format
 from exporter.shard import WHOLE
 from exporter.sources.base import Source
 from exporter.sources.prefect import PrefectConfig
+from tests.harness.comparison import assert_equal_to_readings
 from tests.harness.exporter import series
 from tests.harness.moving import Judge, Writer
 from tests.harness.postgres import PostgresCluster
 from tests.harness.prefect import PrefectServer
 from tests.harness.reader import Reading, read
-from tests.real.prefect.test_values import assert_equal_to_readings
 
 PAGE: Final = 20
 """Rows of a page, so that few runs fill several."""

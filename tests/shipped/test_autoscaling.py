@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import StartPrometheus
 from tests.harness.exporter import exporter
 from tests.harness.kubernetes import problems
 from tests.harness.prefect import PrefectServer
 from tests.harness.programs import ROOT
+from tests.harness.prometheus import StartPrometheus
 from tests.harness.promql import ALERTS, undeclared
 from tests.harness.reader import Pool, Queue, Reading, read
 

@@ -10,14 +10,16 @@ import pytest
 
 from dashboards import panels
 from dashboards.build import BUILDERS, FOLDER, rendered
-from tests.conftest import StartPrometheus
 from tests.harness import dashboards as harness
 from tests.harness.dashboard_mutants import MUTANTS, broken_rule
 from tests.harness.dashboards import (
+    BOARDS,
     RULES,
+    TITLES,
     Board,
     Variables,
     charts,
+    every_board,
     links_of_rows,
     queries,
     series,
@@ -26,14 +28,10 @@ from tests.harness.documents import blocks
 from tests.harness.exporter import exporter
 from tests.harness.pictures import SUMS, sums
 from tests.harness.prefect import PrefectServer
-from tests.harness.prometheus import PrometheusServer
+from tests.harness.prometheus import PrometheusServer, StartPrometheus
 from tests.harness.promql import ALERTS, depends, labels_of
 from tests.harness.rules import load
 
-BOARDS: dict[str, Board] = {
-    name: json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in BUILDERS
-}
-TITLES = {panel["title"] for board in BOARDS.values() for panel in charts(board)}
 NOT_OF_THE_LINTER = {
     "answers_what_if",
     "has_places",
@@ -43,7 +41,6 @@ NOT_OF_THE_LINTER = {
     "names_its_fields",
     "marks_the_same",
 }
-every_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 
 
 @pytest.mark.parametrize("name", BUILDERS)

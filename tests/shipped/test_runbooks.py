@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from docs import alerting
-from tests.conftest import StartPrefect
 from tests.harness.documents import Block, blocks
-from tests.harness.prefect import PrefectApi
+from tests.harness.prefect import PrefectApi, StartPrefect
 from tests.harness.process import PATIENCE
 from tests.harness.programs import program
 from tests.harness.prometheus import PrometheusServer

@@ -1,6 +1,7 @@
 """The code has the shape that docs/architecture.md draws: imports go one way."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 
@@ -78,6 +79,19 @@ def test_a_request_is_answered_from_one_view() -> None:
         if isinstance(node, ast.ImportFrom) and any(alias.name == "Store" for alias in node.names)
     }
     assert with_the_store == {"routes"}
+
+
+def test_no_test_imports_another() -> None:
+    """What two test files share is in `tests/harness`."""
+    found = {
+        (str(path.relative_to(ROOT)), name)
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom | ast.Import)
+        for name in (getattr(node, "module", None) or "", *(alias.name for alias in node.names))
+        if re.search(r"(^|\.)(test_\w+|conftest)$", name)
+    }
+    assert found == set()
 
 
 def _polling(module: str) -> set[str]:

@@ -5,35 +5,17 @@ The pictures are left in `.cache/dashboards`.
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from dashboards.build import BUILDERS, FOLDER
 from tests.harness import browser
-from tests.harness.browser import Page, Visit, faults
+from tests.harness.browser import PICTURES, Expected, Page, Visit, all_faults, name_of
 from tests.harness.dashboards import charts
-from tests.harness.programs import ROOT
 from tests.harness.prometheus import PrometheusServer
 
-PICTURES = ROOT / ".cache" / "dashboards"
 BOARDS = {name: json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in BUILDERS}
-
-Expected = Mapping[str, Mapping[str, str]]
-"""By dashboard and panel."""
-
-
-def name_of(page: Page) -> str:
-    return f"{page['name']} {page['theme']} {page['size'][0]}"
-
-
-def all_faults(pages: list[Page], may_be_empty: Mapping[str, str], readable: Expected) -> list[str]:
-    return [
-        f"{name_of(page)}: {fault}"
-        for page in pages
-        for fault in faults(page, may_be_empty, readable.get(page["name"], {}))
-    ]
 
 
 # --- Minutes of the demo: all dashboards, in two sizes and two themes.

@@ -14,13 +14,23 @@ import pytest
 from dashboards.build import BUILDERS, FOLDER
 from dashboards.queries import UTILIZATION, WAITING
 from tests.harness import browser, fleet
-from tests.harness.browser import LARGE, SMALL, Page, Visit
+from tests.harness.browser import LARGE, PICTURES, SMALL, Page, Visit, all_faults
 from tests.harness.dashboard_mutants import MUTANTS, Bench, broken_rule, caught
-from tests.harness.dashboards import Board, Variables, charts, dead_selectors, legends, marks, queries, series
+from tests.harness.dashboards import (
+    BOARDS,
+    TITLES,
+    Board,
+    Variables,
+    charts,
+    dead_selectors,
+    every_board,
+    legends,
+    marks,
+    queries,
+    series,
+)
 from tests.harness.history import history
 from tests.harness.prometheus import PrometheusServer
-from tests.real.browser.test_dashboards_browser import PICTURES, all_faults
-from tests.shipped.test_dashboards import BOARDS, TITLES, every_board
 
 pytestmark = pytest.mark.servers
 WEEK = Variables(seconds=7 * 86400, step=600)

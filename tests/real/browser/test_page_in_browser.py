@@ -18,9 +18,9 @@ from exporter.clock import Clock
 from exporter.web.guard import Guard
 from exporter.web.listeners import listen
 from exporter.web.server import Server
-from tests.command.test_cli import cloro, prefect, upstream_answer
 from tests.harness import browser
 from tests.harness.cloro import error
+from tests.harness.command import cloro, prefect, upstream_answer
 from tests.harness.exporter import exporter
 from tests.harness.upstream import answer, serving
 

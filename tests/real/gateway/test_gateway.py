@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests.command.test_cli import upstream_answer
-from tests.command.test_secrets import outcome
 from tests.harness.certificates import authority, certificate
+from tests.harness.command import outcome, upstream_answer
+from tests.harness.inprocess import OneSource
 from tests.harness.nginx import nginx
 from tests.harness.oauth2 import ID, SECRET, TokenEndpoint
 from tests.harness.prefect import PrefectServer
 from tests.harness.process import free_port
 from tests.harness.upstream import Request, answer, serve, serving
-from tests.systems.test_faults import Exporter
 
 CLIENT, CLIENT_SECRET = "0123abc.access", "5ecret-of-the-gateway"
 WRONG = "wr0ng-5ecret"
@@ -238,7 +237,7 @@ async def test_the_title_of_an_error_page_is_said(title: str, said: str) -> None
     page = answer(f"<html><head>{title}</head></html>".encode(), 502, media_type="text/html")
     async with serve(lambda _: page) as upstream:
         headers = {"X-Token": {"secrets": [WRONG]}}
-        async with Exporter("prefect", upstream.url, http_headers=headers) as exporter:
+        async with OneSource("prefect", upstream.url, http_headers=headers) as exporter:
             state = await exporter.poll()
     assert state.failure
     assert state.failure.message == f"POST {upstream.url}/api/work_pools/filter: 502 Bad Gateway{said}"

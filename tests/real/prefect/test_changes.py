@@ -14,11 +14,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.conftest import PrefectTemplates, StartPrefect
+from tests.harness.comparison import DURATIONS, assert_equal_to_readings, config, expected, published
 from tests.harness.exporter import Exporter, Series, exporter
-from tests.harness.prefect import PrefectApi, PrefectServer
+from tests.harness.prefect import PrefectApi, PrefectServer, PrefectTemplates, StartPrefect
 from tests.harness.reader import read
-from tests.real.prefect.test_values import DURATIONS, assert_equal_to_readings, config, expected, published
 
 pytestmark = pytest.mark.servers
 

@@ -29,10 +29,9 @@ from exporter.sources.prefect.api import (
     WORKERS,
     Api,
 )
-from tests.conftest import PrefectTemplates
 from tests.harness.passing import Before, passing
 from tests.harness.postgres import PostgresCluster
-from tests.harness.prefect import PrefectApi, PrefectServer
+from tests.harness.prefect import PrefectApi, PrefectServer, PrefectTemplates
 from tests.harness.upstream import Request, answer, serving
 
 PAGE: Final = 40

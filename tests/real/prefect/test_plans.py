@@ -15,13 +15,12 @@ from exporter.sources.prefect.api import Api, WorkQueue
 from exporter.sources.prefect.discovery import Discovery
 from exporter.sources.prefect.reading import Holders, Slots, WaitingCounts, WaitingRun
 from exporter.sources.prefect.snapshot import by_state, waiting_by_state
-from tests.conftest import PrefectTemplates
+from tests.harness.comparison import assert_equal_to_readings, config, published
 from tests.harness.exporter import exporter
 from tests.harness.postgres import PostgresCluster
-from tests.harness.prefect import PrefectServer
+from tests.harness.prefect import PrefectServer, PrefectTemplates
 from tests.harness.reader import read
 from tests.harness.seed import add_oddities, add_unreadable_run, fleet, seed
-from tests.real.prefect.test_values import assert_equal_to_readings, config, published
 
 T = TypeVar("T")
 

@@ -2,8 +2,7 @@ from contextlib import closing
 from itertools import groupby, pairwise
 from pathlib import Path
 
-from tests.conftest import StartPrefect
-from tests.harness.prefect import PrefectApi
+from tests.harness.prefect import PrefectApi, StartPrefect
 from tests.harness.reader import read
 from tests.harness.worker import LASTING, PrefectWorker, all_completed, create_nap_deployment, history, start_nap
 

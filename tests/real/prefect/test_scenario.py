@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from tests.conftest import StartPrefect
-from tests.harness.prefect import PrefectApi, PrefectServer
+from tests.harness.prefect import PrefectApi, PrefectServer, StartPrefect
 from tests.harness.process import PATIENCE
 from tests.harness.reader import Reading, read
 from tests.harness.scenario import (

@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from exporter.demo.states import STATE_TYPES
-from tests.conftest import StartPrefect
 from tests.harness.postgres import PostgresCluster
+from tests.harness.prefect import StartPrefect
 from tests.harness.reader import Reading, read
 from tests.harness.seed import Plan, add_oddities, add_unreadable_run, fleet, seed
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PrefectTemplates
 from tests.harness.postgres import PostgresCluster
-from tests.harness.prefect import PrefectServer
+from tests.harness.prefect import PrefectServer, PrefectTemplates
 from tests.measure.truth import HISTORY, PLANS, SETTINGS, STATUS, moving, watch
 
 

@@ -4,12 +4,10 @@ import signal
 from contextlib import closing
 from pathlib import Path
 
-from tests.conftest import PrefectTemplates, StartPrefect
+from tests.harness.comparison import assert_equal_to_readings, config, expected, published, steady, successes
 from tests.harness.exporter import Exporter, Series, exporter
-from tests.harness.prefect import PrefectApi, PrefectServer
+from tests.harness.prefect import PrefectApi, PrefectServer, PrefectTemplates, StartPrefect
 from tests.harness.reader import read
-from tests.real.prefect.test_values import assert_equal_to_readings, config, expected, published
-from tests.real.prefect.test_versions import steady, successes
 
 SOURCE = {"source": "prefect", "system": "prefect"}
 STATUS = "/work_queues/{id}/concurrency_status"

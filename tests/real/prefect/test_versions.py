@@ -8,23 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import StartPrefect
+from tests.harness.comparison import assert_equal_to_readings, config, expected, published, steady, successes
 from tests.harness.exporter import Series, exporter
+from tests.harness.prefect import StartPrefect
 from tests.harness.reader import read
 from tests.harness.seed import Plan, add_oddities, fleet, seed
-from tests.real.prefect.test_values import DURATIONS, assert_equal_to_readings, config, expected, published
-
-
-def successes(found: Series) -> float:
-    labels = frozenset({"source": "prefect", "system": "prefect", "outcome": "success"}.items())
-    return found["concurrency_exporter_polls_total", labels]
-
-
-def steady(found: Series) -> Series:
-    """Without what the reading by runs has not: ages, and with them what is growing; and active slots of pools."""
-    left_out = (*DURATIONS, "_duration_seconds_gcount", "concurrency_pool_active_slots")
-    return {key: value for key, value in found.items() if not key[0].endswith(left_out)}
-
 
 NEWEST = "3.9.1"
 WORKERS = "/work_pools/{name}/workers/filter"

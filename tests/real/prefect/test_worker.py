@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 
 from exporter.demo.states import QUEUE_HOLDERS
-from tests.conftest import StartPrefect
+from tests.harness.comparison import assert_equal_to_readings, config, published
 from tests.harness.exporter import Exporter, Series, exporter
 from tests.harness.moving import WAITING
-from tests.harness.prefect import PrefectApi, PrefectServer
+from tests.harness.prefect import PrefectApi, PrefectServer, StartPrefect
 from tests.harness.process import PATIENCE
 from tests.harness.reader import read
 from tests.harness.worker import (
@@ -24,7 +24,6 @@ from tests.harness.worker import (
     history,
     start_nap,
 )
-from tests.real.prefect.test_values import assert_equal_to_readings, config, published
 
 SOURCE = {"source": "prefect", "system": "prefect"}
 QUEUE = SOURCE | {"pool": "pool", "queue": "single"}

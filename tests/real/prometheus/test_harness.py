@@ -2,9 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import StartPrometheus
 from tests.harness.process import ProcessError, free_port
-from tests.harness.prometheus import PrometheusServer, promtool_check_metrics
+from tests.harness.prometheus import PrometheusServer, StartPrometheus, promtool_check_metrics
 
 
 def test_it_scrapes_itself_and_a_dead_target(tmp_path: Path) -> None:

@@ -9,10 +9,9 @@ from threading import Thread
 import httpx
 import pytest
 
-from tests.conftest import StartPrefect, StartPrometheus
 from tests.harness.exporter import Exporter, exporter
-from tests.harness.prefect import PrefectApi, PrefectServer
-from tests.harness.prometheus import promtool_check_metrics
+from tests.harness.prefect import PrefectApi, PrefectServer, StartPrefect
+from tests.harness.prometheus import StartPrometheus, promtool_check_metrics
 from tests.harness.promql import ALERTS
 from tests.harness.rules import FILES
 

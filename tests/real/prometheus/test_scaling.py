@@ -15,27 +15,18 @@ import httpx
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import StartPrometheus
-from tests.harness.alertmanager import alertmanager
-from tests.harness.cloro import KEY, Cloro
-from tests.harness.dashboards import Variables, charts, series
+from tests.harness.alertmanager import Webhook, alertmanager, alertmanager_config, wait_until
+from tests.harness.cloro import FREE, KEY, SATURATED, Cloro
+from tests.harness.dashboards import BOARDS, Variables, charts, series
 from tests.harness.documents import blocks
 from tests.harness.exporter import Exporter, exporter
 from tests.harness.prefect import PrefectServer
 from tests.harness.process import PATIENCE
 from tests.harness.programs import ROOT
-from tests.harness.prometheus import PrometheusServer, Vector
+from tests.harness.prometheus import PrometheusServer, StartPrometheus, Vector
 from tests.harness.promql import ALERTS
-from tests.real.prometheus.test_alerts_end_to_end import (
-    FREE,
-    SATURATED,
-    Webhook,
-    alertmanager_config,
-    in_seconds,
-    serving,
-    wait_until,
-)
-from tests.shipped.test_dashboards import BOARDS
+from tests.harness.rules import in_seconds
+from tests.harness.upstream import serving
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 """Name and labels of a series."""

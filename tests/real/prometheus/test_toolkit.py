@@ -20,7 +20,7 @@ from tests.harness.certificates import authority, certificate
 from tests.harness.process import PATIENCE
 from tests.harness.programs import ROOT, program
 from tests.harness.prometheus import PrometheusServer
-from tests.unit.web.test_config import live, served
+from tests.harness.web import live, served
 
 PASSWORD = "a pass:wörd"
 HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.command.test_cli import environment
 from tests.harness.certificates import authority, certificate, expired, self_signed
+from tests.harness.command import environment
 from tests.harness.process import PATIENCE, accepts, free_port, running
 from tests.harness.programs import ROOT, python
 from tests.harness.upstream import answer, serve

@@ -20,13 +20,13 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.conftest import StartPrefect, StartPrometheus
 from tests.harness.cloro import PUBLISHED
 from tests.harness.exporter import Exporter, exporter
 from tests.harness.postgres import PostgresCluster, sql_session
-from tests.harness.prefect import PrefectApi, PrefectServer
+from tests.harness.prefect import PrefectApi, PrefectServer, StartPrefect
 from tests.harness.process import PATIENCE
 from tests.harness.programs import faketime
+from tests.harness.prometheus import StartPrometheus
 from tests.harness.reliability import Row, Scrape, Table
 from tests.harness.resolver import NAME, Resolver
 from tests.harness.upstream import Hangup, Request, answer, serving

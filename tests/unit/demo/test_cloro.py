@@ -7,8 +7,8 @@ from cloro import AuthenticationError, Cloro, NotFoundError
 
 from exporter.demo import Upstreams
 from exporter.demo.tasks import MAX_SLOTS
+from tests.harness.demo import Clock
 from tests.harness.process import PATIENCE
-from tests.unit.demo.conftest import Clock
 
 STATUS = "/v1/async/status"
 

@@ -1,7 +1,7 @@
 from datetime import timedelta
 
 from exporter.demo.pace import CATCH_UP, TICK, Wave, ticks
-from tests.unit.demo.conftest import START
+from tests.harness.demo import START
 
 
 def test_ticks_are_the_whole_seconds_since_the_last_one() -> None:

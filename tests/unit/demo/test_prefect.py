@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from exporter.demo.scenario import DEPLOYMENTS, DOCKER, K8S, ML, POOLS, QUEUES, WAREHOUSE
-from tests.unit.demo.conftest import LISTINGS, RECORDED, Clock, assert_like, post, run_in
+from tests.harness.demo import LISTINGS, RECORDED, Clock, assert_like, post, run_in
 
 
 async def status(client: httpx.AsyncClient, queue: Any, **body: Any) -> Any:

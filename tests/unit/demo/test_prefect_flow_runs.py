@@ -9,7 +9,7 @@ import pytest
 
 from exporter.demo.rows import ident
 from exporter.demo.scenario import K8S, QUEUES, WAREHOUSE
-from tests.unit.demo.conftest import RECORDED, Clock, assert_like, post, run_in
+from tests.harness.demo import RECORDED, Clock, assert_like, post, run_in
 
 EVER = timedelta(days=3650)
 HELD_BACK = {"name": {"any_": ["AwaitingConcurrencySlot"]}}

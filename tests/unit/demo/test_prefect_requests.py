@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from exporter.demo.scenario import QUEUES
-from tests.unit.demo.conftest import LISTINGS, post
+from tests.harness.demo import LISTINGS, post
 
 
 @pytest.mark.parametrize("path", [*LISTINGS, f"/work_queues/{QUEUES[0].id}/concurrency_status"])

@@ -11,7 +11,7 @@ from exporter.demo.scenario import DEPLOYMENTS, DOCKER, K8S, LIMITS, ML, POOLS, 
 from exporter.demo.states import StateType
 from exporter.demo.tasks import MAX_SLOTS, Tasks
 from exporter.demo.world import MAX_WAITING, World
-from tests.unit.demo.conftest import START
+from tests.harness.demo import START
 
 SATURATING = (
     (DOCKER, "reports"),

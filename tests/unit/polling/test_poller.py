@@ -19,9 +19,10 @@ from exporter.polling.telemetry import Telemetry
 from exporter.sources.cloro import CloroConfig
 from exporter.web.routes import application
 from tests.harness.exporter import series
+from tests.harness.inprocess import of_cloro
 from tests.harness.loop import until
 from tests.harness.process import PATIENCE
-from tests.harness.upstream import Request, Upstream, answer, never, serve
+from tests.harness.upstream import Request, answer, never, serve
 
 STATUS = {"queuedTasks": 3, "processingTasks": 2, "concurrency": {"used": 2, "max": 5}}
 
@@ -71,11 +72,6 @@ class Running:
         self.assert_shows_the_plan(source, since=since)
 
 
-def source(name: str, upstream: Upstream, **settings: object) -> CloroConfig:
-    whole = {"name": name, "system": "cloro", "url": upstream.url, "authorization": {"credentials": "key"}}
-    return CloroConfig.model_validate(whole | settings)
-
-
 @asynccontextmanager
 async def scheduled(
     *sources: CloroConfig,
@@ -100,12 +96,12 @@ async def test_the_first_poll_comes_at_once_and_the_next_at_the_interval() -> No
 
     async with serve(note) as upstream:
         since = datetime.now(UTC)
-        async with scheduled(source("a", upstream, interval="10m")) as running:
+        async with scheduled(of_cloro("a", upstream, interval="10m")) as running:
             await until(lambda: running.polls("a", "success") == 1)
             running.assert_waits("a", 600, since=since, jitter=60)
         arrived.clear()
         began = time.monotonic()
-        async with scheduled(source("a", upstream, interval="400ms")):
+        async with scheduled(of_cloro("a", upstream, interval="400ms")):
             await until(lambda: len(arrived) == 4)
     assert arrived[-1] - began >= 3 * 0.36  # later only if the machine is busy
 
@@ -124,7 +120,7 @@ async def test_an_overrun_is_skipped_and_never_polled_twice_at_a_time() -> None:
 
     async with serve(slow) as upstream:
         settings = {"interval": "50ms", "timeout": "20m", "stale_after": "1h"}
-        async with scheduled(source("a", upstream, **settings)) as running:
+        async with scheduled(of_cloro("a", upstream, **settings)) as running:
             await until(lambda: running.polls("a", "skipped") >= 3)
             assert running.polls("a", "success") == 0
             go_on.set()
@@ -135,7 +131,7 @@ async def test_an_overrun_is_skipped_and_never_polled_twice_at_a_time() -> None:
 async def test_a_dead_source_does_not_delay_another() -> None:
     async with serve(never) as dead, serve(lambda _: answer(STATUS)) as alive:
         settings = {"interval": "50ms", "timeout": "20m", "stale_after": "1h"}
-        async with scheduled(source("dead", dead, **settings), source("alive", alive, **settings)) as running:
+        async with scheduled(of_cloro("dead", dead, **settings), of_cloro("alive", alive, **settings)) as running:
             await until(lambda: running.polls("alive", "success") >= 10)
             assert running.polls("dead", "failure") == 0
             assert [state.up for state in running.store.view().states] == [False, True]
@@ -145,7 +141,7 @@ async def test_a_dead_source_does_not_delay_another() -> None:
 async def test_the_next_poll_is_planned_for_when_upstream_asks(asked: str, waited: float) -> None:
     async with serve(lambda _: answer({}, 429, {"Retry-After": asked})) as upstream:
         since = datetime.now(UTC)
-        async with scheduled(source("a", upstream, interval="100ms")) as running:
+        async with scheduled(of_cloro("a", upstream, interval="100ms")) as running:
             await until(lambda: running.polls("a", "failure") == 1)
             running.assert_waits("a", waited, since=since)
 
@@ -156,7 +152,7 @@ async def test_polls_keep_their_pace_when_the_wall_clock_is_set(step: float) -> 
     was_set_by = 0.0
     clock = Clock(now=lambda: time.time() + was_set_by)
     async with serve(lambda _: answer(STATUS)) as upstream:
-        one, other = source("a", upstream, interval="2h"), source("b", upstream, interval="2h")
+        one, other = of_cloro("a", upstream, interval="2h"), of_cloro("b", upstream, interval="2h")
         async with scheduled(one, clock=clock) as running:
             await until(lambda: running.polls("a", "success") == 1)
             planned = running.planned("a")
@@ -176,7 +172,7 @@ async def test_no_poll_comes_before_upstream_has_asked_for_one() -> None:
         return answer({}, 429, {"Retry-After": "1"})
 
     async with serve(refuse) as upstream:
-        async with scheduled(source("a", upstream, interval="100ms")):
+        async with scheduled(of_cloro("a", upstream, interval="100ms")):
             await until(lambda: len(arrived) == 2)
     assert arrived[1] - arrived[0] >= 1
 
@@ -184,7 +180,7 @@ async def test_no_poll_comes_before_upstream_has_asked_for_one() -> None:
 async def test_while_good_data_is_served_polls_keep_their_interval() -> None:
     """Seconds of waiting could lose data that is still good to a fault that has long ended."""
     async with serve(lambda _: answer(STATUS)) as upstream:
-        async with scheduled(source("a", upstream, interval="50s")) as running:
+        async with scheduled(of_cloro("a", upstream, interval="50s")) as running:
             await until(lambda: running.polls("a", "success") == 1)
             planned = running.planned("a")
             upstream.answer = lambda _: answer({}, 429)
@@ -203,7 +199,7 @@ async def test_with_nothing_to_serve_polls_come_ever_later() -> None:
 
     async with serve(refuse) as upstream:
         began = time.monotonic()
-        async with scheduled(source("a", upstream, interval="50ms")):
+        async with scheduled(of_cloro("a", upstream, interval="50ms")):
             await until(lambda: len(arrived) == 5)
     # Each wait is twice the one before it; the first is the interval, with its jitter of a tenth.
     for arrival, planned in zip(arrived, accumulate((0, 0.045, 0.1, 0.2, 0.4)), strict=True):
@@ -215,7 +211,7 @@ async def test_a_poll_that_succeeds_ends_the_back_off() -> None:
     expired = 0.0
     clock = Clock(monotonic=lambda: time.monotonic() + expired)
     async with serve(lambda _: answer({}, 500)) as upstream:
-        async with scheduled(source("a", upstream, interval="10s"), of_store=clock) as running:
+        async with scheduled(of_cloro("a", upstream, interval="10s"), of_store=clock) as running:
             await until(lambda: running.polls("a", "failure") == 1)
             await running.poll("a", then=20)
             upstream.answer = lambda _: answer(STATUS)
@@ -232,7 +228,9 @@ async def test_polls_come_no_later_than_two_minutes_apart() -> None:
     """Without a schedule: what is planned is read, not waited for."""
     async with serve(lambda _: answer({}, 500)) as upstream:
         since = datetime.now(UTC)
-        async with scheduled(source("a", upstream, interval="50s"), source("b", upstream, interval="5m")) as running:
+        async with scheduled(
+            of_cloro("a", upstream, interval="50s"), of_cloro("b", upstream, interval="5m")
+        ) as running:
             await until(lambda: running.polls("a", "failure") == 1 and running.polls("b", "failure") == 1)
             for planned in (100, 120, 120, 120):
                 await running.poll("a", then=planned)
@@ -243,7 +241,7 @@ async def test_polls_come_no_later_than_two_minutes_apart() -> None:
 async def test_retry_after_counts_where_it_asks_for_more_than_the_back_off() -> None:
     async with serve(lambda _: answer({}, 503, {"Retry-After": "7"})) as upstream:
         since = datetime.now(UTC)
-        async with scheduled(source("a", upstream, interval="1s")) as running:
+        async with scheduled(of_cloro("a", upstream, interval="1s")) as running:
             await until(lambda: running.polls("a", "failure") == 1)
             running.assert_waits("a", 7, since=since)
             for planned in (7, 7, 8, 16):
@@ -257,7 +255,7 @@ async def test_names_that_can_not_be_looked_up_delay_no_other_source() -> None:
     look_ups = [loop.run_in_executor(None, found.wait) for _ in range(64)]
     try:
         async with serve(lambda _: answer(STATUS)) as upstream:
-            async with scheduled(source("a", upstream, interval="100ms")) as running:
+            async with scheduled(of_cloro("a", upstream, interval="100ms")) as running:
                 await until(lambda: running.polls("a", "success") >= 2)
                 app = application(running.store, running.telemetry)
                 async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://exporter") as client:
@@ -270,12 +268,12 @@ async def test_names_that_can_not_be_looked_up_delay_no_other_source() -> None:
 
 async def test_a_reload_ends_the_poll_that_runs_and_frees_what_it_held() -> None:
     async with serve(never) as hanging, serve(lambda _: answer(STATUS)) as good:
-        async with scheduled(source("a", hanging, interval="1h"), source("b", good, interval="1h")) as running:
+        async with scheduled(of_cloro("a", hanging, interval="1h"), of_cloro("b", good, interval="1h")) as running:
             await until(lambda: running.polls("b", "success") == 1 and bool(hanging.requests))
             kept = running.store.view().states[1]
-            await running.poller.configure([source("a", good, interval="1h"), source("b", good, interval="1h")])
+            await running.poller.configure([of_cloro("a", good, interval="1h"), of_cloro("b", good, interval="1h")])
             await until(lambda: running.polls("a", "success") == 1)
             assert {state.name: state.up for state in running.store.view().states} == {"a": True, "b": True}
             assert kept in running.store.view().states, "what did not change keeps its data"
-            await running.poller.configure([source("b", good, interval="1h")])
+            await running.poller.configure([of_cloro("b", good, interval="1h")])
             assert running.store.view().states == (kept,)

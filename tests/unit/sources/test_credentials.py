@@ -1,29 +1,20 @@
 """Where credentials go: to the upstream of their own source, and to nobody else."""
 
 import asyncio
-import json
 import shutil
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.command.test_cli import upstream_answer
-from tests.command.test_secrets import outcome
 from tests.harness.certificates import authority, certificate
+from tests.harness.command import dry_run, source, upstream_answer
+from tests.harness.connections import tunnels
+from tests.harness.inprocess import OneSource
 from tests.harness.process import no_descriptors
 from tests.harness.programs import ROOT
 from tests.harness.upstream import Request, Upstream, answer, serve
-from tests.systems.test_faults import Exporter
 
 GOOD = upstream_answer({"queue": 3})
-
-
-def source(name: str, url: str, **more: object) -> dict[str, object]:
-    """A source whose credentials tell which one it is."""
-    settings = {"name": name, "system": "cloro", "url": url, "interval": "20s"}
-    return {**settings, "authorization": {"credentials": f"of-{name}"}, **more}
 
 
 def sent(upstream: Upstream) -> set[str]:
@@ -31,16 +22,10 @@ def sent(upstream: Upstream) -> set[str]:
     return {request.headers.get("authorization", "none") for request in upstream.requests}
 
 
-async def polled(folder: Path, *sources: dict[str, object], **variables: str) -> tuple[int, str]:
-    path = folder / "exporter.yml"
-    path.write_text(json.dumps({"sources": sources}))
-    return await asyncio.to_thread(outcome, "--dry-run", f"--config.file={path}", **variables)
-
-
 async def test_each_upstream_gets_those_of_its_own_source(tmp_path: Path) -> None:
     async with serve(GOOD) as one, serve(GOOD) as other:
         prefect = source("c", f"{other.url}/api", system="prefect")
-        code, output = await polled(tmp_path, source("a", one.url), source("b", other.url), prefect)
+        code, output = await dry_run(tmp_path, source("a", one.url), source("b", other.url), prefect)
         assert code == 0, output
         assert sent(one) == {"Bearer of-a"}
         assert sent(other) == {"Bearer of-b", "Bearer of-c"}
@@ -66,7 +51,7 @@ async def test_no_redirect_is_followed(tmp_path: Path) -> None:
 
         async with serve(redirect) as upstream:
             sources = [source(str(number), upstream.url) for number in range(len(WAYS))]
-            code, output = await polled(tmp_path, *sources)
+            code, output = await dry_run(tmp_path, *sources)
         assert code == 1
         assert output.count("failed (http_status)") == len(WAYS) == len(upstream.requests)
         assert (other.connections, other.requests) == (0, [])
@@ -82,32 +67,10 @@ async def test_the_environment_sends_them_nowhere_else(tmp_path: Path) -> None:
         (tmp_path / ".netrc").write_text("machine 127.0.0.1 login netrc password canary\n")
         names = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
         variables = {**dict.fromkeys(names, proxy.url), "HOME": str(tmp_path), "NETRC": str(tmp_path / ".netrc")}
-        code, output = await polled(tmp_path, source("a", upstream.url), **variables)
+        code, output = await dry_run(tmp_path, source("a", upstream.url), **variables)
         assert code == 0, output
         assert sent(upstream) == {"Bearer of-a"}
         assert proxy.connections == 0
-
-
-@asynccontextmanager
-async def tunnels(to: int, heads: list[str]) -> AsyncIterator[str]:
-    """A proxy for CONNECT that notes what it was sent, and leads all tunnels to one port."""
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-        writer.close()
-
-    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        there = await asyncio.open_connection("127.0.0.1", to)
-        await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
-
-    server = await asyncio.start_server(connection, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
 
 
 async def test_a_proxy_sees_nothing_of_what_goes_through_its_tunnel(tmp_path: Path) -> None:
@@ -127,7 +90,7 @@ async def test_a_proxy_sees_nothing_of_what_goes_through_its_tunnel(tmp_path: Pa
     heads: list[str] = []
     async with server, tunnels(server.sockets[0].getsockname()[1], heads) as proxy:
         tls: dict[str, Any] = {"tls_config": {"ca_file": str(tmp_path / "ca.pem")}}
-        code, output = await polled(tmp_path, source("a", "https://cloro.example", proxy_url=proxy, **tls))
+        code, output = await dry_run(tmp_path, source("a", "https://cloro.example", proxy_url=proxy, **tls))
     assert code == 0, output
     assert "Authorization: Bearer of-a" in requests[0]
     assert [head.split("\r\n")[0] for head in heads] == ["CONNECT cloro.example:443 HTTP/1.1"]
@@ -148,7 +111,7 @@ async def test_a_csrf_token_goes_to_its_server_only(tmp_path: Path) -> None:
 
     async with serve(wants_a_token("one")) as one, serve(wants_a_token("two")) as two:
         sources = [source(name, f"{up.url}/api", system="prefect") for name, up in (("a", one), ("b", two))]
-        await polled(tmp_path, *sources)
+        await dry_run(tmp_path, *sources)
     for upstream, token, credentials in ((one, "one", "Bearer of-a"), (two, "two", "Bearer of-b")):
         tokens = {request.headers.get("prefect-csrf-token") for request in upstream.requests}
         assert tokens == {None, token}
@@ -165,8 +128,8 @@ async def test_certificates_are_read_again_when_they_change(tmp_path: Path) -> N
     used.mkdir()
 
     def exchange(**files: str) -> None:
-        for name, source in files.items():
-            shutil.copy(tmp_path / source, used / f"{name}.new")
+        for name, content in files.items():
+            shutil.copy(tmp_path / content, used / f"{name}.new")
             (used / f"{name}.new").replace(used / name)
 
     exchange(ca="other.pem", cert="old.pem", key="old.key")
@@ -186,7 +149,7 @@ async def test_certificates_are_read_again_when_they_change(tmp_path: Path) -> N
     server = await asyncio.start_server(secure, "127.0.0.1", 0, ssl=context)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     settings = {f"{name}_file": str(used / name) for name in ("ca", "cert", "key")}
-    async with server, Exporter("cloro", url, tls_config=settings) as exporter:
+    async with server, OneSource("cloro", url, tls_config=settings) as exporter:
         assert (await exporter.poll()).outcome == "failure", "the server is not trusted"
         exchange(ca="ca.pem")
         assert (await exporter.poll()).outcome == "success"

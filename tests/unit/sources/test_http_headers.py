@@ -14,17 +14,17 @@ from structlog.testing import capture_logs
 
 from exporter.config import ABOUT, from_environment, load
 from exporter.settings.reader import ConfigError
-from tests.command.test_secrets import outcome
 from tests.harness.certificates import authority
+from tests.harness.command import dry_run, outcome, source, upstream_answer
 from tests.harness.exporter import Exporter as RunningExporter
 from tests.harness.exporter import exporter as running_exporter
+from tests.harness.inprocess import OneSource
 from tests.harness.programs import prefect_python
 from tests.harness.upstream import Request, answer, serve, serving
-from tests.systems.test_faults import Exporter
-from tests.unit.sources.test_credentials import GOOD, polled, source
 
 STATUS = answer({"queuedTasks": 1, "processingTasks": 0, "concurrency": None})
 URL = "PREFECT_API_URL"
+GOOD = upstream_answer({"queue": 3})
 
 
 def basic(text: str) -> str:
@@ -41,7 +41,7 @@ async def test_headers_are_sent_with_each_request(tmp_path: Path) -> None:
         "X-All": {"values": ["1"], "secrets": ["2"], "files": ["token"]},
     }
     async with serve(GOOD) as upstream:
-        code, output = await polled(
+        code, output = await dry_run(
             tmp_path, source("p", f"{upstream.url}/api", system="prefect", http_headers=headers)
         )
         assert code == 0, output
@@ -64,7 +64,7 @@ async def test_a_header_may_have_several_values() -> None:
     async with serve(lambda _: STATUS) as upstream:
         upstream.talk = talk
         headers = {"X-All": {"values": ["1", "2"], "secrets": ["3"]}}
-        async with Exporter("cloro", upstream.url, http_headers=headers) as exporter:
+        async with OneSource("cloro", upstream.url, http_headers=headers) as exporter:
             assert (await exporter.poll()).outcome == "success"
     assert [line for line in sent[0].split("\r\n") if line.startswith("X-All")] == ["X-All: 1", "X-All: 2", "X-All: 3"]
 
@@ -74,7 +74,7 @@ async def test_a_file_of_a_header_is_read_again(tmp_path: Path) -> None:
     file.write_text("old")
     async with serve(lambda _: STATUS) as upstream:
         headers = {"X-Token": {"files": [str(file)]}}
-        async with Exporter("cloro", upstream.url, http_headers=headers) as exporter:
+        async with OneSource("cloro", upstream.url, http_headers=headers) as exporter:
             assert (await exporter.poll()).outcome == "success"
             file.write_text("new\n")
             assert (await exporter.poll()).outcome == "success"
@@ -93,7 +93,7 @@ async def test_a_file_of_a_header_is_read_again(tmp_path: Path) -> None:
 async def test_other_headers_are_another_upstreams_data() -> None:
     """A gateway may choose by them who answers."""
     async with serve(lambda _: STATUS) as upstream:
-        async with Exporter("cloro", upstream.url, http_headers={"X-Tenant": {"values": ["a"]}}) as exporter:
+        async with OneSource("cloro", upstream.url, http_headers={"X-Tenant": {"values": ["a"]}}) as exporter:
             await exporter.poll()
             assert await exporter.observed()
             await exporter.change(http_headers={"X-Tenant": {"values": ["b"]}})
@@ -117,7 +117,7 @@ async def test_all_requests_of_a_poll_have_the_same_credentials(tmp_path: Path) 
             "authorization": {"credentials_file": str(key)},
             "http_headers": {"X-Token": {"files": [str(token)]}},
         }
-        async with Exporter("prefect", upstream.url, **settings) as exporter:
+        async with OneSource("prefect", upstream.url, **settings) as exporter:
             for _ in range(2):
                 before = len(upstream.requests)
                 await exporter.poll()
@@ -148,7 +148,7 @@ async def test_a_file_that_can_not_be_read_to_its_end_is_read_once(place: str, t
         url = upstream.url
         if place == "tls_config":
             file, url = tmp_path / "ca.pem", url.replace("http:", "https:")
-        async with Exporter(system, url, **places[place], **times) as exporter:
+        async with OneSource(system, url, **places[place], **times) as exporter:
             file.unlink()
             os.mkfifo(file)
             for _ in range(5):
@@ -198,7 +198,7 @@ def test_a_file_that_can_not_be_read_to_its_end_stops_nothing_else(tmp_path: Pat
 async def test_basic_auth_carries_any_password(username: str, password: str) -> None:
     async with serve(lambda _: STATUS) as upstream:
         settings = {"authorization": None, "basic_auth": {"username": username, "password": password}}
-        async with Exporter("prefect", upstream.url, **settings) as exporter:
+        async with OneSource("prefect", upstream.url, **settings) as exporter:
             await exporter.poll()
     assert upstream.requests[0].headers["authorization"] == basic(f"{username}:{password}")
 
@@ -210,7 +210,7 @@ async def test_a_password_file_may_hold_any_text(content: bytes, password: str, 
     (tmp_path / "password").write_bytes(content)
     async with serve(lambda _: STATUS) as upstream:
         basic_auth = {"username": "user", "password_file": str(tmp_path / "password")}
-        async with Exporter("prefect", upstream.url, basic_auth=basic_auth) as exporter:
+        async with OneSource("prefect", upstream.url, basic_auth=basic_auth) as exporter:
             await exporter.poll()
     assert upstream.requests[0].headers["authorization"] == basic(f"user:{password}")
 

@@ -14,11 +14,12 @@ import pytest
 from exporter.config import load
 from exporter.model import FailureReason
 from exporter.settings.reader import ConfigError
+from tests.harness.cases import CASES
 from tests.harness.certificates import authority, certificate
+from tests.harness.connections import tunnels
+from tests.harness.inprocess import OneSource
 from tests.harness.oauth2 import ID, SECRET, TokenEndpoint
 from tests.harness.upstream import Answer, Request, Upstream, answer, never, serve
-from tests.systems.test_faults import AUTH, GOOD, Exporter, by_path
-from tests.unit.sources.test_credentials import tunnels
 
 
 class Guarded:
@@ -26,7 +27,7 @@ class Guarded:
 
     def __init__(self, system: str = "prefect", *accepted: str) -> None:
         self.accepted = set(accepted or {"Bearer token-1"})
-        self.good = by_path(GOOD[system])
+        self.good = CASES[system].works
         self.seen: list[str] = []
 
     def __call__(self, request: Request) -> Any:
@@ -42,11 +43,11 @@ def oauth2(url: str, **more: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def running(
     api: Answer, tokens: Answer, more: Mapping[str, Any] = MappingProxyType({}), **settings: Any
-) -> AsyncIterator[tuple[Exporter, Upstream]]:
+) -> AsyncIterator[tuple[OneSource, Upstream]]:
     """An exporter that reads the API, and the token endpoint."""
     async with serve(api) as upstream, serve(tokens) as endpoint:
-        whole = {**AUTH["prefect"], "oauth2": oauth2(endpoint.url, **more), **settings}
-        async with Exporter("prefect", upstream.url, **whole) as exporter:
+        whole = {"oauth2": oauth2(endpoint.url, **more), **settings}
+        async with OneSource("prefect", upstream.url, **whole) as exporter:
             yield exporter, endpoint
 
 
@@ -57,7 +58,7 @@ async def test_one_token_for_all_requests_and_polls() -> None:
         for _ in range(2):
             state = await exporter.poll()
             assert state.outcome == "success", state.failure
-        assert await exporter.own("upstream_requests_total", endpoint="token_url", code="200") == 1
+        assert exporter.own("upstream_requests_total", endpoint="token_url", code="200") == 1
     assert set(api.seen) == {"Bearer token-1"}
     assert tokens.forms == [
         {
@@ -100,7 +101,7 @@ async def test_answers_of_all_kinds_of_servers(answered: dict[str, object], sent
     async with running(api, TokenEndpoint(**answered), {"scopes": ["read", "write"]}) as (exporter, _):  # type: ignore[arg-type]
         state = await exporter.poll()
         assert state.outcome == "success", state.failure
-        assert await exporter.own("upstream_requests_total", endpoint="token_url", code="200") == 1
+        assert exporter.own("upstream_requests_total", endpoint="token_url", code="200") == 1
 
 
 async def test_a_token_is_renewed_before_it_expires() -> None:
@@ -198,8 +199,8 @@ async def test_the_token_endpoint_has_its_own_proxy_and_authorities(tmp_path: Pa
     ):
         for name, outcome in (("other", "failure"), ("ca", "success")):
             way = {"proxy_url": proxy, "tls_config": {"ca_file": str(tmp_path / f"{name}.pem")}}
-            settings = {**AUTH["prefect"], "oauth2": oauth2("https://tokens.example", **way)}
-            async with Exporter("prefect", upstream.url, **settings) as exporter:
+            settings = {"oauth2": oauth2("https://tokens.example", **way)}
+            async with OneSource("prefect", upstream.url, **settings) as exporter:
                 state = await exporter.poll()
                 assert state.outcome == outcome, state.failure
                 if state.failure:

@@ -13,9 +13,9 @@ from exporter.config import from_environment
 from exporter.settings.reader import ConfigError
 from exporter.sources.connection import Connection, is_excepted
 from tests.harness.certificates import authority, certificate
+from tests.harness.connections import tunnels
+from tests.harness.inprocess import OneSource
 from tests.harness.upstream import answer, serve
-from tests.systems.test_faults import Exporter
-from tests.unit.sources.test_credentials import tunnels
 
 STATUS = answer({"queuedTasks": 1, "processingTasks": 0, "concurrency": None})
 
@@ -100,11 +100,11 @@ async def test_a_plain_request_goes_through_with_the_proxys_password() -> None:
         url = proxy.url.replace("http://", "http://user:p%40ss@")
         headers = {"X-Only-For-Tunnels": ["secret"]}
         settings = {"proxy_url": url, "proxy_connect_header": headers}
-        async with Exporter("cloro", "http://upstream.example", **settings) as exporter:
+        async with OneSource("cloro", "http://upstream.example", **settings) as exporter:
             state = await exporter.poll()
             assert state.outcome == "success", state.failure
             assert "p%40ss" not in f"{exporter.config!r}{await exporter.page('/')}"
-        async with Exporter("cloro", proxy.url, **settings, no_proxy="other.example") as exporter:
+        async with OneSource("cloro", proxy.url, **settings, no_proxy="other.example") as exporter:
             assert (await exporter.poll()).outcome == "success"
     through, direct = (request.headers for request in proxy.requests)
     assert through["proxy-authorization"] == f"Basic {base64.b64encode(b'user:p@ss').decode()}"
@@ -125,7 +125,7 @@ async def test_the_headers_are_for_the_tunnel_alone(tmp_path: Path) -> None:
             "proxy_connect_header": {"X-Ticket": ["one", "two"]},
             "tls_config": {"ca_file": str(tmp_path / "ca.pem")},
         }
-        async with Exporter("cloro", "https://upstream.example", **settings) as exporter:
+        async with OneSource("cloro", "https://upstream.example", **settings) as exporter:
             state = await exporter.poll()
             assert state.outcome == "success", state.failure
     lines = heads[0].split("\r\n")
@@ -147,7 +147,7 @@ async def test_a_proxy_that_repeats_its_secrets_shows_none() -> None:
             "proxy_url": proxy.url.replace("http://", "http://user:c4nary@"),
             "proxy_connect_header": {"X-Ticket": ["t1cket"]},
         }
-        async with Exporter("cloro", "https://upstream.example", **settings) as exporter:
+        async with OneSource("cloro", "https://upstream.example", **settings) as exporter:
             state = await exporter.poll()
     assert state.failure
     shown = f"{state.failure.message}{exporter.logs}"

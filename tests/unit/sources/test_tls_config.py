@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from exporter.sources.connection import TlsConfig
 from tests.harness.certificates import authority, certificate
+from tests.harness.connections import tunnels
+from tests.harness.inprocess import OneSource
 from tests.harness.upstream import answer, serve
-from tests.systems.test_faults import Exporter
-from tests.unit.sources.test_credentials import tunnels
 
 STATUS = {"queuedTasks": 1, "processingTasks": 0, "concurrency": None}
 
@@ -45,22 +45,22 @@ async def test_the_name_stands_for_the_host(folder: Path) -> None:
     """In SNI and in the certificate: directly, and through a proxy's tunnel."""
     ca = str(folder / "ca.pem")
     async with server(folder) as (url, asked, _):
-        async with Exporter("cloro", url, tls_config={"ca_file": ca}) as exporter:
+        async with OneSource("cloro", url, tls_config={"ca_file": ca}) as exporter:
             state = await exporter.poll()
             assert state.failure
             assert state.failure.reason == "tls"
             assert "IP address mismatch" in state.failure.message
         named = {"ca_file": ca, "server_name": "inside.example"}
-        async with Exporter("cloro", url, tls_config=named) as exporter:
+        async with OneSource("cloro", url, tls_config=named) as exporter:
             assert (await exporter.poll()).outcome == "success"
         assert asked == [None, "inside.example"]
         heads: list[str] = []
         async with tunnels(int(url.rpartition(":")[2]), heads) as proxy:
-            async with Exporter("cloro", url, tls_config=named, proxy_url=proxy) as exporter:
+            async with OneSource("cloro", url, tls_config=named, proxy_url=proxy) as exporter:
                 assert (await exporter.poll()).outcome == "success"
         assert heads
         assert asked[2:] == ["inside.example"]
-        async with Exporter("cloro", url, tls_config=named | {"server_name": "other.example"}) as exporter:
+        async with OneSource("cloro", url, tls_config=named | {"server_name": "other.example"}) as exporter:
             state = await exporter.poll()
             assert state.failure
             assert "'other.example'" in state.failure.message
@@ -71,7 +71,7 @@ async def test_pem_may_stand_in_the_configuration(folder: Path) -> None:
     inline = {"ca": "# Authority of Zürich\n" + text["ca.pem"], "cert": text["client.pem"], "key": text["client.key"]}
     inline["server_name"] = "inside.example"
     async with server(folder, verify_mode=ssl.CERT_REQUIRED) as (url, _, _):
-        async with Exporter("cloro", url, tls_config=inline) as exporter:
+        async with OneSource("cloro", url, tls_config=inline) as exporter:
             assert (await exporter.poll()).outcome == "success"
             assert text["client.key"] not in repr(exporter.config)
 
@@ -90,7 +90,7 @@ async def test_the_versions_are_bounds(
 ) -> None:
     settings = {"ca_file": str(folder / "ca.pem"), "server_name": "inside.example"}
     async with server(folder, **theirs) as (url, _, _):
-        async with Exporter("cloro", url, tls_config=settings | ours) as exporter:
+        async with OneSource("cloro", url, tls_config=settings | ours) as exporter:
             assert (await exporter.poll()).outcome == outcome
 
 

@@ -18,24 +18,17 @@ import bcrypt
 import httpx
 import pytest
 from pydantic import SecretStr
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 from structlog.testing import capture_logs
 
 from exporter.clock import Clock
 from exporter.settings.reader import ConfigError
 from exporter.web.config import LiveWebConfig, load
-from exporter.web.guard import HEADERS, Guard
-from exporter.web.listeners import listen
-from exporter.web.server import Server
+from exporter.web.guard import HEADERS
 from tests.harness.certificates import authority, certificate
 from tests.harness.process import PATIENCE, Process, free_port, no_descriptors, running
 from tests.harness.prometheus import PrometheusServer
+from tests.harness.web import HASH, PASSWORD, live, served, trusting
 
-PASSWORD = "canary-pa55word:with a colon"
-HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
 ALICE = ("alice", PASSWORD)
 
 
@@ -67,35 +60,6 @@ def file(folder: Path, tmp_path: Path) -> Callable[..., Path]:
 
 def tls(**more: object) -> dict[str, object]:
     return {"cert_file": "server.pem", "key_file": "server.key", **more}
-
-
-def live(path: Path) -> LiveWebConfig:
-    return LiveWebConfig(path, lambda *, success: None, Clock())  # noqa: ARG005
-
-
-async def _answer(request: Request) -> Response:
-    return PlainTextResponse(f"hello {request.url.path}", headers={"X-Frame-Options": "deny"})
-
-
-@asynccontextmanager
-async def served(web: LiveWebConfig, clock: Clock | None = None) -> AsyncIterator[str]:
-    """An application behind the file, over a socket: its address without the scheme."""
-    application = Starlette(routes=[Route("/{path:path}", _answer)])
-    listener = listen("127.0.0.1", 0)
-    server = Server(Guard(application, web, clock or Clock()), graceful_seconds=1, tls=web.tls())
-    task = asyncio.create_task(server.serve([listener]))
-    try:
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.stop()
-        await task
-
-
-def trusting(folder: Path, client: str | None = None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=folder / "ca.pem")
-    if client:
-        context.load_cert_chain(folder / f"{client}.pem", folder / f"{client}.key")
-    return context
 
 
 async def get(

@@ -10,8 +10,8 @@ import pytest
 
 from exporter.settings.reader import ConfigError
 from exporter.web.location import Base, location
-from tests.command.test_cli import run
 from tests.harness import browser
+from tests.harness.command import run
 from tests.harness.exporter import Exporter, exporter
 from tests.harness.nginx import nginx
 from tests.harness.process import PATIENCE, free_port
