@@ -65,8 +65,35 @@ class Waiting:
     oldest: Sequence[WaitingTask] = ()
 
 
+class _Slots:
+    """Slots in use, and a limit of them. None is not known, or no limit."""
+
+    __slots__ = ()
+    active_slots: int | None
+    slot_limit: int | None
+
+    @property
+    def free_slots(self) -> int | None:
+        """Slots that can be taken; None without a limit, or if it is not known."""
+        if self.active_slots is None or self.slot_limit is None:
+            return None
+        return max(self.slot_limit - self.active_slots, 0)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no slot is free, as far as that is known."""
+        return self.free_slots == 0
+
+    @property
+    def utilization(self) -> float | None:
+        """Share of the slots that are in use, 1 for a limit of 0; None without a limit, or if it is not known."""
+        if self.active_slots is None or self.slot_limit is None:
+            return None
+        return self.active_slots / self.slot_limit if self.slot_limit else 1.0
+
+
 @dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(_Slots):
     """A thing that work waits in and that hands out slots.
 
     `None` means that upstream does not say; an empty mapping that it says "none", or was not asked. `pool` is empty
@@ -96,8 +123,7 @@ class Queue:
     @property
     def need(self) -> int:
         """How much it needs attention: 1 if work waits or no slot is free, 2 if it holds slots, 3 otherwise."""
-        full = self.active_slots is not None and self.slot_limit is not None and self.active_slots >= self.slot_limit
-        if full or any(self.queued.values()):
+        if self.is_full or any(self.queued.values()):
             return 1
         return 2 if self.active_slots or self.processing else 3
 
@@ -111,7 +137,7 @@ class Workers:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(_Slots):
     """A limit above the limits of its queues, such as a work pool of Prefect.
 
     None and an empty text mean that upstream does not say, or was not asked. `url` is its page in the upstream's own
@@ -131,7 +157,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(_Slots):
     """A limit that is no queue. `kind` is `global`, `tag` or `deployment`; `name` is for people to read.
 
     `url` is its page in the upstream's own UI, or the list of limits where it has none.

@@ -46,7 +46,8 @@ def test_rooms_know_only_what_comes_before_them() -> None:
         "sources": {"model", "settings", "shard", "threads"},
         "metrics": {"model", "threads"},
         "polling": {"sources", "metrics", "model", "settings", "shard", "clock", "threads"},
-        "web": {"polling", "metrics", "settings", "clock", "threads"},
+        "views": {"polling", "model"},
+        "web": {"views", "polling", "metrics", "settings", "clock", "threads"},
         "demo": {"web"},
     }
     assert {room: IMPORTS[room] - known for room, known in allowed.items()} == {room: set() for room in allowed}
