@@ -8,10 +8,12 @@ from exporter.clock import Clock
 from exporter.metrics.body import Body
 from exporter.metrics.exposition import render
 from exporter.metrics.text import Format
-from exporter.model import Holders, Limit, Pool, Queue, RateLimit, Snapshot, Waiting, Workers
+from exporter.model import Holders, Limit, Pool, Queue, RateLimit, Snapshot, Waiting, Workers, blocked_by
 from exporter.polling.outcome import Published, Succeeded
 from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
+from exporter.sources.cloro import CloroConfig
+from exporter.sources.prefect.about import ABOUT as PREFECT
 from exporter.sources.prefect.slots import HOLDING_STATES
 from exporter.sources.prefect.snapshot import WAITING_STATES
 
@@ -26,6 +28,7 @@ IDLE: Final = Queue(
     holders=_NONE,
     queued={"1": 0},
     waiting=dict.fromkeys(WAITING_STATES, Waiting(0)),
+    blocked=blocked_by({}, PREFECT.reasons, 0),
     paused=False,
     last_polled=_THEN,
     id="c4272125-13f6-58d9-8fed-a0ab0a7b848f",
@@ -55,6 +58,7 @@ CLORO: Final = Queue(
     slot_limit=20,
     processing=5,
     queued={str(level): 0 for level in range(1, 11)},
+    blocked=blocked_by({}, CloroConfig.about.reasons, 0),
 )
 
 

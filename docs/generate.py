@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
@@ -71,6 +72,12 @@ _METRIC: Final = ("metric", "type", "labels", "meaning")
 
 def _figures(about: About) -> str:
     return _table(("metric", "comes from"), [(f"`{name}`", f"{text}.") for name, text in about.figures.items()])
+
+
+def reasons(system: str) -> str:
+    """A table of the reasons for which the queued tasks of a system wait."""
+    rows = [(f"`{name}`", f"{one.meaning}.", f"{one.remedy}.") for name, one in ABOUT[system].reasons.items()]
+    return _table(("reason", "meaning", "what to do"), rows)
 
 
 def environment() -> str:
@@ -170,6 +177,8 @@ SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
     "web configuration": web_configuration,
     "endpoints": endpoints,
     "metrics": metrics,
+    "reasons of prefect": partial(reasons, "prefect"),
+    "reasons of cloro": partial(reasons, "cloro"),
     "series": series,
     "fleets": fleets,
     "alerts": alerts,

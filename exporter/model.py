@@ -1,6 +1,6 @@
 """The domain, immutable: what one poll of a source found. No metric names and no JSON in here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, get_args
@@ -111,6 +111,8 @@ class Queue(_Slots):
     holders: Mapping[str, Holders] = field(default_factory=dict)
     queued: Mapping[str, int] = field(default_factory=dict)
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    blocked: Mapping[str, int] = field(default_factory=dict)
+    """The queued tasks by the one reason that each waits for, made by `blocked_by`."""
     longest_wait: float | None = None
     """Seconds, by upstream's clock, for which the task that waits longest could have been started."""
     paused: bool | None = None
@@ -126,6 +128,24 @@ class Queue(_Slots):
         if self.is_full or any(self.queued.values()):
             return 1
         return 2 if self.active_slots or self.processing else 3
+
+
+UNKNOWN_REASON: Final = "unknown"
+"""The reason of the tasks of which the upstream does not tell enough."""
+
+
+def blocked_by(found: Mapping[str, int], reasons: Collection[str], queued: int) -> dict[str, int]:
+    """Return how many of the queued tasks wait for each reason: all the reasons that a system has, 0 where none does.
+
+    The tasks without a reason in `found` are `unknown`, so that the sum is always `queued`. Raises `ValueError` if
+    `found` has a reason that is none of the system's, or more tasks than are queued.
+    """
+    if others := found.keys() - set(reasons):
+        raise ValueError(f"{sorted(others)} are none of the reasons that the system declares")
+    unknown = queued - sum(found.values())
+    if unknown < 0 or any(tasks < 0 for tasks in found.values()):
+        raise ValueError(f"{dict(found)} are not reasons of {queued} tasks")
+    return {reason: found.get(reason, 0) for reason in reasons} | {UNKNOWN_REASON: unknown}
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,13 @@ QUEUE_WAITING_TASKS = Family(
     "Queued tasks, by their state.",
     (*_QUEUE, "state"),
 )
+QUEUE_BLOCKED_TASKS = Family(
+    "concurrency_queue_blocked_tasks",
+    "gauge",
+    "Queued tasks, by the one reason that each is waiting for. The sum over the reasons is the number of queued tasks."
+    " The reason is unknown for tasks of which the upstream server does not tell enough.",
+    (*_QUEUE, "reason"),
+)
 QUEUE_WAITING_DURATION_MAX = Family(
     "concurrency_queue_waiting_duration_max_seconds",
     "gauge",
@@ -176,6 +183,7 @@ OBSERVED: Final = (
     QUEUE_USAGE_KNOWN,
     QUEUE_QUEUED_TASKS,
     QUEUE_WAITING_TASKS,
+    QUEUE_BLOCKED_TASKS,
     QUEUE_WAITING_DURATION_MAX,
     QUEUE_PROCESSING_TASKS,
     QUEUE_SLOT_HOLDERS,
@@ -218,6 +226,8 @@ def queue_samples(queue: Queue, source: tuple[str, str]) -> Iterator[Sample]:
         yield QUEUE_QUEUED_TASKS.sample(tasks, *labels, priority)
     for state, waiting in queue.waiting.items():
         yield QUEUE_WAITING_TASKS.sample(waiting.count, *labels, state)
+    for reason, tasks in queue.blocked.items():
+        yield QUEUE_BLOCKED_TASKS.sample(tasks, *labels, reason)
     yield from _known(QUEUE_WAITING_DURATION_MAX, queue.longest_wait, *labels)
     for state, holders in queue.holders.items():
         yield QUEUE_SLOT_HOLDERS.sample(holders.count, *labels, state)

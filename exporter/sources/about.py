@@ -41,6 +41,14 @@ class Priorities:
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a queued task waits, and what to do about it: two sentences in Markdown without their full stops."""
+
+    meaning: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class About:
     """One system.
 
@@ -56,6 +64,9 @@ class About:
     waiting_states: Mapping[str, Tone | None] = field(default_factory=dict)
     """The states in which a task waits: the values of `state` that its queued tasks have. None has no colour of its
     own."""
+    reasons: Mapping[str, Reason] = field(default_factory=dict)
+    """The reasons for which its queued tasks wait: the values of `reason`. Of two that hold a task back, the first one
+    counts. `unknown` is added to the reasons of every system."""
     priorities: Priorities | None = None
     """None where its queues have no priorities."""
     environment: tuple[Variable, ...] = ()

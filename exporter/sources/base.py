@@ -120,7 +120,7 @@ class Polling(Settings):
     """Age at which a snapshot is no longer served; at least `interval` + `timeout`. With a `timeout` above `interval`,
     a longer value can be needed; a warning at startup gives it."""
     max_series: int = Field(default=100_000, ge=1)
-    """Maximum number of series: enough for some 4,000 queues. Above it, queues are left out and counted."""
+    """Maximum number of series: enough for some 2,800 queues. Above it, queues are left out and counted."""
 
     @property
     def least_stale_after(self) -> float:

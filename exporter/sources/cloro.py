@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
-from exporter.model import Queue, Snapshot
+from exporter.model import Queue, Snapshot, blocked_by
 from exporter.shard import Shard
-from exporter.sources.about import About, Priorities, Variable
+from exporter.sources.about import About, Priorities, Reason, Variable
 from exporter.sources.base import Contract, Count, CountRequest, Rows, Source, SourceConfig
 from exporter.sources.client import Client
 from exporter.sources.connection import HttpUrl
@@ -31,6 +31,22 @@ class CloroConfig(SourceConfig):
             "concurrency_queue_queued_tasks": "`priorityBreakdown`; the highest number goes first. The priority"
             " `unknown` has the tasks that `queuedTasks` counts in addition",
             "concurrency_queue_processing_tasks": "`processingTasks`",
+            "concurrency_queue_blocked_tasks": "`concurrency` and the number of queued tasks; see"
+            " [why tasks wait](cloro.md#why-tasks-wait)",
+        },
+        reasons={
+            "queue_limit": Reason(
+                "All slots are in use (`concurrency.used` has reached `concurrency.max`), or other tasks get the free"
+                " slots",
+                "Get a plan with more slots, or submit fewer tasks. Synchronous requests take slots too",
+            ),
+            "just_now": Reason(
+                "A slot is free for the task. At the last poll it was not, or the task was not there", "Nothing"
+            ),
+            "none": Reason(
+                "A slot is free for the task, as at the last poll, when tasks waited too",
+                "If it lasts, ask cloro's support: tasks wait although slots are free",
+            ),
         },
         priorities=Priorities(first=10, last=1),
         environment=(Variable("CLORO_API_KEY", "authorization.credentials"),),
@@ -102,11 +118,13 @@ class CloroSource:
             count_request=count_request,
         )
 
-    async def poll(self, _memory: object = None, /) -> Snapshot:
+    async def poll(self, memory: object = None, /) -> Snapshot:
         """One queue, `async`, and what the rate-limit headers say."""
         await self._client.read_credentials()
         answer = await self._client.get("/v1/async/status", _STATUS)
         status, concurrency = answer.content, answer.content.concurrency or _Concurrency()
+        queued = _by_priority(status)
+        blocked, unblocked = _blocked(sum(queued.values()), concurrency, memory if isinstance(memory, int) else 0)
         queue = Queue(
             pool="",
             name=QUEUE_NAME,
@@ -114,9 +132,10 @@ class CloroSource:
             slot_limit=concurrency.max,
             usage_known=concurrency.used is not None,
             processing=status.processingTasks,
-            queued=_by_priority(status),
+            queued=queued,
+            blocked=blocked,
         )
-        return Snapshot(queues=(queue,), rate_limit=answer.rate_limit)
+        return Snapshot(queues=(queue,), rate_limit=answer.rate_limit, memory=unblocked)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -130,6 +149,21 @@ def _by_priority(status: _AsyncStatus) -> dict[str, int]:
     if (rest := status.queuedTasks - sum(counts.values())) > 0:
         queued["unknown"] = rest
     return queued
+
+
+def _blocked(queued: int, concurrency: _Concurrency, before: int) -> tuple[dict[str, int], int]:
+    """Return why so many queued tasks wait, and the number of those that could start, unless others have to wait.
+
+    `before` is that number of the last poll. Beside tasks that have to wait, a slot is only free until the next one
+    takes it.
+    """
+    if concurrency.used is None or concurrency.max is None:
+        return blocked_by({}, CloroConfig.about.reasons, queued), 0
+    fitting = min(queued, max(0, concurrency.max - concurrency.used))
+    unblocked = fitting if fitting == queued else 0
+    none = min(unblocked, before)
+    found = {"queue_limit": queued - fitting, "just_now": fitting - none, "none": none}
+    return blocked_by(found, CloroConfig.about.reasons, queued), unblocked
 
 
 def _explain(body: Any) -> str | None:

@@ -194,7 +194,7 @@ ACTIVE: Final = {"q0": 2, "q1": 0, "q2": 0, "q3": 0, "q4": 0, "q5": 1}
 
 FAMILIES: Final[dict[Part, str]] = {
     "queues": "concurrency_queue_(active_slots|usage_known|processing_tasks|slot_holders|state_duration.*)",
-    "backlog": "concurrency_queue_(queued_tasks|waiting_tasks|waiting_duration_max_seconds)",
+    "backlog": "concurrency_queue_(queued_tasks|waiting_tasks|blocked_tasks|waiting_duration_max_seconds)",
     "pools": "concurrency_pool_(active_slots|slot_limit|paused|status|info)",
     "limits": "concurrency_limit_.*",
     "workers": "concurrency_pool_(workers|last_heartbeat_timestamp_seconds)",

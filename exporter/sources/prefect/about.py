@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from exporter.sources.about import About, Priorities, Variable
+from exporter.sources.about import About, Priorities, Reason, Variable
 
 POOL_STATUSES: Final = ("READY", "NOT_READY", "PAUSED")
 
@@ -17,6 +17,8 @@ ABOUT: Final = About(
         " that of their work queue; the lowest number goes first",
         "concurrency_queue_waiting_tasks": "`state_name` of these runs. Runs that are scheduled for later are not"
         " counted",
+        "concurrency_queue_blocked_tasks": "The queued runs, by the first [reason](prefect.md#why-runs-wait) that"
+        " applies",
         "concurrency_queue_waiting_duration_max_seconds": "Time since `next_scheduled_start_time` of"
         " the run, or since `expected_start_time` if it is AwaitingConcurrencySlot",
         "concurrency_queue_processing_tasks": "Holders in RUNNING",
@@ -49,6 +51,48 @@ ABOUT: Final = About(
         "Late": "act",
         "AwaitingConcurrencySlot": "closed",
         "AwaitingRetry": None,
+    },
+    reasons={
+        "retry": Reason(
+            "The run's own process will try it again (`retry_type` is `in_process`), so no worker gets it",
+            "Nothing, unless it is due for more than a minute: then its process is gone. Cancel the run or set it to"
+            " Scheduled",
+        ),
+        "pool_paused": Reason("The work pool is paused", "Resume the work pool"),
+        "queue_paused": Reason("The work queue is paused", "Resume the work queue"),
+        "zero_limit": Reason(
+            "The limit of the work queue, of the work pool or of the run's deployment is 0", "Raise or remove the limit"
+        ),
+        "no_worker": Reason(
+            "No worker has polled the work queue for a minute (`last_polled`)",
+            "Start a worker that polls this queue. A worker that was started with `-q` polls only the queues it names",
+        ),
+        "deployment_limit": Reason(
+            "The limit of the run's deployment is reached: the run is AwaitingConcurrencySlot",
+            "Raise the limit of the deployment, or wait for its runs",
+        ),
+        "queue_limit": Reason(
+            "The work queue has no free slot for the run. Older runs get the free slots",
+            "Raise the limit of the work queue, or find out who holds its slots",
+        ),
+        "pool_limit": Reason(
+            "The work pool has no free slot for the run",
+            "Raise the limit of the work pool, or find out which of its queues hold the slots",
+        ),
+        "priority": Reason(
+            "The work pool has no free slot for the run, because a queue with a better priority goes first",
+            "Raise the limit of the work pool, or change the priorities",
+        ),
+        "just_now": Reason(
+            "A worker should get the run at its next poll: it has been due for less than 30 s, or was blocked at the"
+            " last poll of the exporter",
+            "Nothing",
+        ),
+        "none": Reason(
+            "Slots are free, a worker polls the queue, and yet the run waits",
+            "Look at the workers: one that was started with `--limit` may be full, and its log shows submissions that"
+            " fail",
+        ),
     },
     priorities=Priorities(first=1),
     environment=(

@@ -147,6 +147,25 @@ class FlowRun(Row):
 
 
 @with_config(Contract.model_config)
+class EmpiricalPolicy(TypedDict):
+    """`empirical_policy` of a flow run. `retry_type` is `in_process` if its own process will try it again."""
+
+    retry_type: NotRequired[Name | None]
+
+
+class WaitingFlowRun(FlowRun):
+    """The same item with the fields that tell why a run waits."""
+
+    deployment_id: uuid.UUID | None = None
+    empirical_policy: EmpiricalPolicy | None = None
+
+    @property
+    def retries_in_process(self) -> bool:
+        """Whether its own process, and no worker, will try it again."""
+        return (self.empirical_policy or {}).get("retry_type") == "in_process"
+
+
+@with_config(Contract.model_config)
 class FlowRunSlotSummary(TypedDict):
     """One of `flow_runs` in `WorkQueueConcurrencyStatus`. What may be null there may be absent, by its schema.
 
@@ -200,6 +219,7 @@ CONCURRENCY_LIMITS: Final = TypeAdapter(Rows[ConcurrencyLimit])
 DEPLOYMENTS: Final = TypeAdapter(Rows[Deployment])
 FLOWS: Final = TypeAdapter(Rows[Flow])
 FLOW_RUNS: Final = TypeAdapter(Rows[FlowRun])
+WAITING_FLOW_RUNS: Final = TypeAdapter(Rows[WaitingFlowRun])
 HISTORY: Final = TypeAdapter(Rows[HistoryInterval])
 COUNT: Final = TypeAdapter(Count)
 VERSION: Final = TypeAdapter(Annotated[str, Field(max_length=100)])

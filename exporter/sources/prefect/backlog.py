@@ -11,11 +11,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from exporter.sources.prefect import costs
-from exporter.sources.prefect.api import COUNT, FLOW_RUNS, HISTORY, Api, FlowRun, WorkQueue
+from exporter.sources.prefect.api import COUNT, HISTORY, WAITING_FLOW_RUNS, Api, FlowRun, WaitingFlowRun, WorkQueue
+from exporter.sources.prefect.causes import HELD_BACK
 from exporter.sources.prefect.each import each
 from exporter.sources.prefect.reading import Backlog, WaitingCounts, WaitingRun
-
-_HELD_BACK: Final = "AwaitingConcurrencySlot"
 
 _EVER: Final = timedelta(days=3650)
 
@@ -24,7 +23,7 @@ def _waiting(now: datetime) -> dict[str, Any]:
     """The filter of the runs that wait; a run has a next scheduled start only while it is SCHEDULED."""
     return {
         "operator": "or_",
-        "state": {"name": {"any_": [_HELD_BACK]}},
+        "state": {"name": {"any_": [HELD_BACK]}},
         "next_scheduled_start_time": {"before_": now.isoformat()},
     }
 
@@ -61,14 +60,16 @@ async def read_each(
 
 async def sweep(api: Api, queues: Sequence[WorkQueue], now: datetime) -> dict[uuid.UUID, list[WaitingRun]]:
     """The runs that wait in each queue, from a listing of all that wait. Raises `SourceError`."""
-    runs: dict[uuid.UUID, tuple[FlowRun, float]] = {}
-    async for page in api.sweep("/flow_runs/filter", FLOW_RUNS, {"flow_runs": _waiting(now), "sort": "ID_DESC"}):
+    runs: dict[uuid.UUID, tuple[WaitingFlowRun, datetime]] = {}
+    async for page in api.sweep(
+        "/flow_runs/filter", WAITING_FLOW_RUNS, {"flow_runs": _waiting(now), "sort": "ID_DESC"}
+    ):
         moment = api.time_of(page)
-        runs |= {run.id: (run, _seconds_waited(run, moment)) for run in page}
+        runs |= {run.id: (run, moment) for run in page}
     of_queue: dict[uuid.UUID, list[WaitingRun]] = {queue.id: [] for queue in queues}
-    for run, seconds in runs.values():
+    for run, moment in runs.values():
         if run.state_type == "SCHEDULED" and run.work_queue_id in of_queue:
-            of_queue[run.work_queue_id].append(WaitingRun(run.id, run.state_name or "", seconds))
+            of_queue[run.work_queue_id].append(_waiting_run(run, moment))
     return of_queue
 
 
@@ -84,28 +85,34 @@ async def _of_queue(api: Api, queue: WorkQueue, now: datetime) -> WaitingCounts:
     for interval in (await api.post("/flow_runs/history", HISTORY, history)).content:
         for state in interval.states:
             counts[state.state_name] += state.count_runs
-    names = [name for name, count in counts.items() if count and name != _HELD_BACK]
+    names = [name for name, count in counts.items() if count and name != HELD_BACK]
     due = {"state": {"name": {"any_": names}}, "next_scheduled_start_time": {"before_": now.isoformat()}}
-    held_back = {"state": {"name": {"any_": [_HELD_BACK]}}}
-    oldest = [
-        await _oldest(api, queue, flow_runs, sort)
-        for wanted, flow_runs, sort in (
-            (names, due, "NEXT_SCHEDULED_START_TIME_ASC"),
-            (counts[_HELD_BACK], held_back, "EXPECTED_START_TIME_ASC"),
-        )
-        if wanted
-    ]
-    return WaitingCounts(counts, max((seconds for seconds in oldest if seconds is not None), default=None))
+    held_back = {"state": {"name": {"any_": [HELD_BACK]}}}
+    oldest_due = await _oldest(api, queue, due, "NEXT_SCHEDULED_START_TIME_ASC") if names else None
+    put_off = await _oldest(api, queue, held_back, "EXPECTED_START_TIME_ASC") if counts[HELD_BACK] else None
+    longest = max((run.seconds for run in (oldest_due, put_off) if run), default=None)
+    return WaitingCounts(counts, longest, oldest_due)
 
 
-async def _oldest(api: Api, queue: WorkQueue, flow_runs: dict[str, Any], sort: str) -> float | None:
+async def _oldest(api: Api, queue: WorkQueue, flow_runs: dict[str, Any], sort: str) -> WaitingRun | None:
     body = {"flow_runs": flow_runs, "work_pool_queues": {"id": {"any_": [str(queue.id)]}}, "sort": sort, "limit": 1}
-    page = (await api.post("/flow_runs/filter", FLOW_RUNS, body)).content
-    return max((_seconds_waited(run, api.time_of(page)) for run in page), default=None)
+    page = (await api.post("/flow_runs/filter", WAITING_FLOW_RUNS, body)).content
+    return _waiting_run(page[0], api.time_of(page)) if page else None
+
+
+def _waiting_run(run: WaitingFlowRun, now: datetime) -> WaitingRun:
+    return WaitingRun(
+        run.id,
+        run.state_name or "",
+        _seconds_waited(run, now),
+        run.next_scheduled_start_time,
+        run.deployment_id,
+        run.retries_in_process,
+    )
 
 
 def _seconds_waited(run: FlowRun, now: datetime) -> float:
     """Return for how long only its queue or another limit has kept the run from starting."""
-    held_back = run.state_name == _HELD_BACK
+    held_back = run.state_name == HELD_BACK
     since = run.expected_start_time if held_back else run.next_scheduled_start_time
     return max((now - since).total_seconds(), 0.0) if since else 0.0

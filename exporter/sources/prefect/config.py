@@ -65,6 +65,11 @@ class PrefectConfig(SourceConfig):
         """The settings that the variables of Prefect's own client make."""
         return environment.settings(variables)
 
+    @property
+    def is_cloud(self) -> bool:
+        """Whether it is a workspace of Prefect Cloud, maybe behind a gateway: a server has none."""
+        return bool(re.search(r"/accounts/[^/]+/workspaces/[^/]+$", self.url))
+
     def part_of(self, shard: Shard) -> Shard:
         """Its pools, queues and limits are shared out."""
         return shard

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from exporter.model import Part, Unreadable
@@ -44,21 +45,34 @@ class Slots:
     active_slots: int
     slot_limit: int | None
     holders: Holders | None
+    taken: int | None = None
+    """The runs that count against the limit when runs are handed out: PENDING and RUNNING, with the id of the queue.
+    None where they are not known."""
 
 
 class WaitingRun(NamedTuple):
-    """A run that waits, and for how many seconds it could have been started by the server's clock."""
+    """A run that waits, and for how many seconds it could have been started by the server's clock.
+
+    `due` is its next scheduled start, and `in_process` whether its own process, and no worker, will try it again.
+    """
 
     id: uuid.UUID
     state_name: str
     seconds: float
+    due: datetime | None = None
+    deployment_id: uuid.UUID | None = None
+    in_process: bool = False
 
 
 class WaitingCounts(NamedTuple):
-    """How many runs wait by the name of their state, and the seconds for which the oldest one does."""
+    """How many runs wait by the name of their state, and the seconds for which the oldest one does.
+
+    `oldest` is the run that has been due for longest, which may not be the one that has waited for longest.
+    """
 
     by_state: Mapping[str, int]
     longest: float | None
+    oldest: WaitingRun | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,8 @@ class PoolWorkers:
 class Reading:
     """The rows of one poll. None means not read: not wanted, not supported, or among `unreadable`."""
 
+    at: datetime
+    """The server's time when the pools and queues had been listed."""
     found: Discovered
     published: frozenset[uuid.UUID]
     """Ids of the pools and the queues that this exporter publishes: neither those of another shard, nor those that a

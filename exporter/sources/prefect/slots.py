@@ -7,7 +7,7 @@ no queue's id (its queue was deleted, or it was given a name only) it holds one 
 """
 
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,6 +18,9 @@ from exporter.sources.prefect.reading import Holders, Slots
 
 HOLDING_STATES: Final = tuple(ABOUT.holder_states)
 """The state types whose runs hold a slot of a queue, as `concurrency_status` of the queue counts."""
+
+_COUNTED_STATES: Final = ("PENDING", "RUNNING")
+"""Those that count against the limit of a queue when runs are handed out."""
 
 _HOLDERS: Final[dict[str, Any]] = {"state": {"type": {"any_": list(HOLDING_STATES)}}}
 
@@ -38,7 +41,9 @@ async def read_one(api: Api, queue: WorkQueue) -> Slots:
         )
     )
     slot_limit = status.slot_limit if "slot_limit" in status.model_fields_set else queue.slot_limit
-    return Slots(status.active_slots, slot_limit, holders)
+    # A run without a queue's id is listed too, and nothing tells it from the others.
+    taken = sum(state in _COUNTED_STATES for state in holders.state_types) if holders else None
+    return Slots(status.active_slots, slot_limit, holders, taken)
 
 
 async def count_holders(api: Api) -> int:
@@ -62,13 +67,17 @@ async def sweep(api: Api, queues: Sequence[WorkQueue], holders: int) -> dict[uui
     for queue in queues:
         ids_by_name[queue.name].append(queue.id)
     of_queue = {queue.id: Holders([], [], []) for queue in queues}
+    taken = Counter(run.work_queue_id for run, _ in runs if run.state_type in _COUNTED_STATES)
     for run, seconds in runs:
         for queue_id in [run.work_queue_id] if run.work_queue_id else ids_by_name.get(run.work_queue_name, []):
             if of_one := of_queue.get(queue_id):
                 of_one.ids.append(str(run.id))
                 of_one.state_types.append(run.state_type)
                 of_one.seconds.append(seconds)
-    return {queue.id: Slots(len(of_queue[queue.id].ids), queue.slot_limit, of_queue[queue.id]) for queue in queues}
+    return {
+        queue.id: Slots(len(of_queue[queue.id].ids), queue.slot_limit, of_queue[queue.id], taken[queue.id])
+        for queue in queues
+    }
 
 
 async def _holding_runs(api: Api) -> list[tuple[FlowRun, float | None]]:

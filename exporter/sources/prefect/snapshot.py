@@ -3,12 +3,14 @@
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from exporter import model
-from exporter.model import Limit, Part, Pool, Queue, Snapshot, Waiting, Workers
+from exporter.model import Limit, Part, Pool, Queue, Snapshot, Waiting, Workers, blocked_by
 from exporter.sources.prefect.about import ABOUT, POOL_STATUSES
 from exporter.sources.prefect.api import ConcurrencyLimit, WorkPool, WorkQueue
+from exporter.sources.prefect.causes import Attribution, Cause, Facts, attribute
 from exporter.sources.prefect.reading import (
     Backlog,
     Holders,
@@ -25,10 +27,22 @@ WAITING_STATES: Final = tuple(ABOUT.waiting_states)
 """Names of the states in which a run waits; any other is counted as `other`."""
 
 
-def to_snapshot(reading: Reading, collect: Collection[Part]) -> Snapshot:
-    """Return the snapshot of everything that this exporter publishes; pools have only a name if not in `collect`."""
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a poll leaves for the next one: the cause of each run that waited."""
+
+    causes: Mapping[uuid.UUID, Cause]
+
+
+def to_snapshot(reading: Reading, collect: Collection[Part], before: object, *, is_cloud: bool) -> Snapshot:
+    """Return the snapshot of everything that this exporter publishes; pools have only a name if not in `collect`.
+
+    `before` is the memory of the snapshot before.
+    """
+    memory = before if isinstance(before, Memory) else Memory({})
+    causes = _causes(reading, memory, is_cloud=is_cloud)
     return Snapshot(
-        queues=tuple(_queues(reading)),
+        queues=tuple(_queues(reading, causes)),
         pools=tuple(
             _pool(pool, (reading.workers or {}).get(pool.id), whole="pools" in collect)
             for pool in reading.found.pools.values()
@@ -42,19 +56,41 @@ def to_snapshot(reading: Reading, collect: Collection[Part]) -> Snapshot:
         unreadable=tuple(reading.unreadable),
         unsupported=reading.unsupported,
         version=reading.version,
+        memory=Memory(causes.by_run) if causes else memory,
     )
 
 
-def _queues(reading: Reading) -> Iterator[Queue]:
+def _causes(reading: Reading, memory: Memory, *, is_cloud: bool) -> Attribution | None:
+    """Return why the runs wait; None if they were not read."""
+    if reading.backlog is None:
+        return None
+    facts = Facts(
+        now=reading.at,
+        pools=reading.found.pools,
+        queues=reading.found.queues,
+        slots=reading.slots or {},
+        backlog=reading.backlog,
+        limits=reading.limits,
+        is_cloud=is_cloud,
+    )
+    return attribute(facts, memory.causes)
+
+
+def _queues(reading: Reading, causes: Attribution | None) -> Iterator[Queue]:
     slots = reading.slots or {}
     waiting = _waiting(reading.backlog)
+    by_queue = causes.by_queue if causes else {}
     for queue in reading.found.queues:
         if queue.id in reading.published:
-            yield _queue(queue, reading.found.pool_of(queue).name, slots.get(queue.id), waiting.get(queue.id))
+            pool = reading.found.pool_of(queue).name
+            yield _queue(queue, pool, slots.get(queue.id), waiting.get(queue.id), by_queue.get(queue.id, {}))
 
 
-def _queue(queue: WorkQueue, pool: str, slots: Slots | None, waiting: WaitingCounts | None) -> Queue:
+def _queue(
+    queue: WorkQueue, pool: str, slots: Slots | None, waiting: WaitingCounts | None, causes: Mapping[str, int]
+) -> Queue:
     holders = by_state(slots.holders) if slots and slots.holders else {}
+    queued = sum(waiting.by_state.values()) if waiting else 0
     return Queue(
         pool=pool,
         name=queue.name,
@@ -63,8 +99,9 @@ def _queue(queue: WorkQueue, pool: str, slots: Slots | None, waiting: WaitingCou
         slot_limit=slots.slot_limit if slots else queue.slot_limit,
         processing=holders["RUNNING"].count if holders else None,
         holders=holders,
-        queued={str(queue.priority): sum(waiting.by_state.values())} if waiting else {},
+        queued={str(queue.priority): queued} if waiting else {},
         waiting=waiting_by_state(waiting.by_state) if waiting else {},
+        blocked=blocked_by(causes, ABOUT.reasons, queued) if waiting else {},
         longest_wait=waiting.longest if waiting else None,
         paused=queue.is_paused,
         last_polled=queue.last_polled.timestamp() if queue.last_polled else None,

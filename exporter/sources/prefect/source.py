@@ -70,7 +70,7 @@ class PrefectSource:
         """Close the connections."""
         await self._api.close()
 
-    async def poll(self, _memory: object = None, /) -> Snapshot:
+    async def poll(self, memory: object = None, /) -> Snapshot:
         """Every pool, queue and limit that the configuration admits.
 
         A queue that was deleted meanwhile is gone; what can't be read is left out as unreadable. Raises `SourceError`
@@ -82,7 +82,7 @@ class PrefectSource:
             # Another version of the server may come back.
             self._support.forget()
             raise
-        return to_snapshot(reading, self._config.collect)
+        return to_snapshot(reading, self._config.collect, memory, is_cloud=self._config.is_cloud)
 
     async def _read(self) -> Reading:
         """Send the requests of a poll. Raises `SourceError`."""
@@ -92,6 +92,7 @@ class PrefectSource:
         await self._api.read_credentials()
         await self._support.check()
         found = await self._discovered(missing)
+        at = self._api.now()
         pools = {pool_id: pool for pool_id, pool in found.pools.items() if self._owns("pool", pool.name)}
         queues = self._to_publish(found, missing)
         of_queues: list[Unreadable] = []
@@ -109,6 +110,7 @@ class PrefectSource:
             async with asyncio.timeout_at(deadlines.parts):
                 await self._support.learn()
         return Reading(
+            at=at,
             found=found,
             published=frozenset(pools) | {queue.id for queue in queues},
             slots=slots_of,

@@ -9,7 +9,8 @@ from tests.harness.upstream import answer
 STATUS: Final = "/v1/async/status"
 
 CASE: Final = Case(
-    good={STATUS: answer(PUBLISHED)},
+    # Without a free slot, so that the reason why tasks wait is the same at each poll.
+    good={STATUS: answer(PUBLISHED | {"concurrency": {"used": 5, "max": 5}})},
     queues=["async"],
     route=STATUS,
     settings={"authorization": {"credentials": KEY}},
