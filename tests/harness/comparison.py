@@ -5,11 +5,14 @@ from pathlib import Path
 
 from exporter.demo.states import QUEUE_HOLDERS
 from tests.harness.exporter import Exporter, Series
+from tests.harness.handing_out import FREE, reasons
 from tests.harness.moving import WAITING
 from tests.harness.reader import Reading
 
 DURATIONS = ("_bucket", "_gsum", "duration_max_seconds")
 """Endings of the names of series whose values grow while time passes."""
+
+REASONS = "concurrency_queue_blocked_tasks"
 
 
 def published(exporter_: Exporter) -> Series:
@@ -87,8 +90,9 @@ def ages(reading: Reading) -> dict[frozenset[tuple[str, str]], list[float]]:
 
 def assert_equal_to_readings(found: Series, before: Reading, after: Reading) -> None:
     """What was published between two readings of a frozen server is what both say; durations lie between the two."""
-    steady = {key: value for key, value in found.items() if not key[0].endswith(DURATIONS)}
+    steady = {key: value for key, value in found.items() if not key[0].endswith((*DURATIONS, REASONS))}
     assert steady == expected(before) == expected(after)
+    assert_reasons_of_readings(found, before, after)
     for queue in before.queues.values():
         of = {"source": "prefect", "system": "prefect", "pool": queue.pool, "queue": queue.name}
         wait = found.get(("concurrency_queue_waiting_duration_max_seconds", frozenset(of.items())))
@@ -112,6 +116,34 @@ def assert_equal_to_readings(found: Series, before: Reading, after: Reading) -> 
     assert of_states == set(ages(before))
 
 
+def assert_reasons_of_readings(found: Series, before: Reading, after: Reading) -> None:
+    """Each reason has as many runs as it has in the order of handing out; a worker's last poll may grow old meanwhile.
+
+    The server does not tell its database. So it may be unknown what a paused queue leaves of its pool's slots.
+    """
+    each = [reasons(reading) for reading in (before, after)]
+    for queue in before.queues.values():
+        of_queue = reasons_of(found, queue.pool, queue.name)
+        assert sum(of_queue.values()) == len(queue.runs), queue.name
+        free = of_queue.pop("just_now") + of_queue.pop("none")
+        unknown = of_queue.pop("unknown")
+        pool = before.pools[queue.pool]
+        paused = [one for one in before.queues.values() if one.pool == queue.pool and one.is_paused and one.taken]
+        assert not unknown or (pool.limit is not None and paused), queue.name
+        for reason, runs in {**of_queue, FREE: free}.items():
+            numbers = [of_reading[queue.pool, queue.name][reason] for of_reading in each]
+            assert min(numbers) - unknown <= runs <= max(numbers), (queue.pool, queue.name, reason)
+
+
+def reasons_of(found: Series, pool: str, queue: str) -> dict[str, int]:
+    """How many tasks of a queue wait for each reason."""
+    return {
+        labels["reason"]: int(value)
+        for (name, pairs), value in found.items()
+        if name.endswith(REASONS) and (labels := dict(pairs))["pool"] == pool and labels["queue"] == queue
+    }
+
+
 def config(directory: Path, url: str, *lines: str) -> Path:
     """A configuration file with one Prefect source."""
     path = directory / "config.yml"
@@ -127,5 +159,5 @@ def successes(found: Series) -> float:
 
 def steady(found: Series) -> Series:
     """Without what the reading by runs has not: ages, and with them what is growing; and active slots of pools."""
-    left_out = (*DURATIONS, "_duration_seconds_gcount", "concurrency_pool_active_slots")
+    left_out = (*DURATIONS, REASONS, "_duration_seconds_gcount", "concurrency_pool_active_slots")
     return {key: value for key, value in found.items() if not key[0].endswith(left_out)}

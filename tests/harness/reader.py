@@ -51,6 +51,19 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class WaitingRun:
+    """A run that waits in a queue."""
+
+    id: str
+    state_name: str
+    due: datetime
+    """Its next scheduled start."""
+    deployment: str | None
+    in_process: bool
+    """Whether its own process will try it again."""
+
+
+@dataclass(frozen=True)
 class Queue:
     """A work queue; pending, running and cancelling runs hold its slots."""
 
@@ -70,6 +83,10 @@ class Queue:
     """State type -> one for each holder."""
     waiting: dict[str, list[datetime]]
     """State name -> since when each run in it waits to be started, the longest first; none that is for later."""
+    runs: list[WaitingRun]
+    """The same runs."""
+    taken: int
+    """Pending and running runs with the queue's id: those that leave fewer slots to hand out."""
 
     @property
     def oldest_due(self) -> datetime | None:
@@ -128,7 +145,7 @@ def read(client: httpx.Client, *, by_runs: bool = False) -> Reading:
     for item in _listing(client, "/work_pools/filter"):
         for queue_item in _listing(client, f"/work_pools/{_in_path(item['name'])}/queues/filter"):
             holders = _holders_by_runs(runs, queue_item) if by_runs else _holders(client, queue_item)
-            queue = _queue(item["name"], queue_item, holders, _waiting(runs, queue_item, at))
+            queue = _queue(item["name"], queue_item, holders, runs, at)
             queues[queue.pool, queue.name] = queue
         pools[item["name"]] = _pool(client, item, _pool_slots_by_runs(runs, item) if by_runs else None)
     limits = {item["name"]: _limit(client, item) for item in _listing(client, "/v2/concurrency_limits/filter")}
@@ -160,7 +177,8 @@ def _pool_slots_by_runs(runs: list[dict[str, Any]], pool: dict[str, Any]) -> int
     return sum(run["work_pool_id"] == pool["id"] and run["state_type"] in POOL_HOLDERS for run in runs)
 
 
-def _queue(pool: str, item: dict[str, Any], holders: "_Holders", waiting: dict[str, list[datetime]]) -> Queue:
+def _queue(pool: str, item: dict[str, Any], holders: "_Holders", runs: list[dict[str, Any]], at: datetime) -> Queue:
+    waiting = _waiting(runs, item, at)
     return Queue(
         pool=pool,
         name=item["name"],
@@ -173,7 +191,12 @@ def _queue(pool: str, item: dict[str, Any], holders: "_Holders", waiting: dict[s
         active_slots=holders.active_slots,
         holders={state: len(its_ages) for state, its_ages in holders.ages.items()},
         ages=holders.ages,
-        waiting=waiting,
+        waiting={
+            state: sorted(since for since, of_state in waiting if of_state.state_name == state)
+            for state in {run.state_name for _, run in waiting}
+        },
+        runs=[run for _, run in waiting],
+        taken=sum(run["work_queue_id"] == item["id"] and run["state_type"] in POOL_HOLDERS for run in runs),
     )
 
 
@@ -213,17 +236,20 @@ def _holders_by_runs(runs: list[dict[str, Any]], queue: dict[str, Any]) -> _Hold
     return _Holders(count, ages)
 
 
-def _waiting(runs: list[dict[str, Any]], queue: dict[str, Any], at: datetime) -> dict[str, list[datetime]]:
-    waiting: dict[str, list[datetime]] = {}
+def _waiting(runs: list[dict[str, Any]], queue: dict[str, Any], at: datetime) -> list[tuple[datetime, WaitingRun]]:
+    """The waiting runs of the queue, and since when each waits."""
+    waiting = []
     for run in runs:
         if run["work_queue_id"] != queue["id"] or run["state_type"] != "SCHEDULED":
             continue
         # Held back by the limit of its deployment, and put off again each time, so that it is never due for long.
         held_back = run["state_name"] == "AwaitingConcurrencySlot"
         since = _time(run["expected_start_time" if held_back else "next_scheduled_start_time"])
-        if since and (held_back or since <= at):
-            waiting.setdefault(run["state_name"], []).append(since)
-    return {state: sorted(times) for state, times in waiting.items()}
+        due = _time(run["next_scheduled_start_time"])
+        if since and due and (held_back or since <= at):
+            retries = (run["empirical_policy"] or {}).get("retry_type") == "in_process"
+            waiting.append((since, WaitingRun(run["id"], run["state_name"], due, run["deployment_id"], retries)))
+    return waiting
 
 
 def _limit(client: httpx.Client, item: dict[str, Any]) -> Limit:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.harness.comparison import DURATIONS, assert_equal_to_readings, config, expected, published
+from tests.harness.comparison import DURATIONS, REASONS, assert_equal_to_readings, config, expected, published
 from tests.harness.exporter import Exporter, Series, exporter
 from tests.harness.prefect import PrefectApi, PrefectServer, PrefectTemplates, StartPrefect
 from tests.harness.reader import read
@@ -62,9 +62,9 @@ class Watched:
             reading = read(client)
         observed = {key: value for key, value in found.items() if not key[0].startswith("concurrency_exporter_")}
         wait = "_waiting_duration_max_seconds"
-        assert {key: value for key, value in observed.items() if not key[0].endswith((*DURATIONS, wait))} == expected(
-            reading
-        )
+        assert {
+            key: value for key, value in observed.items() if not key[0].endswith((*DURATIONS, REASONS, wait))
+        } == expected(reading)
         waiting = {queue.name for queue in reading.queues.values() if queue.oldest_due}
         assert {labels["queue"] for labels in labels_of(observed, f"concurrency_queue{wait}")} == waiting
         holding = {(queue.pool, queue.name, state) for queue in reading.queues.values() for state in queue.holders}
