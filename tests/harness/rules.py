@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from ruamel.yaml import YAML
 
+from exporter.metrics.observed import OBSERVED
+from exporter.metrics.own import OWN
 from tests.harness.process import PATIENCE
 from tests.harness.programs import ROOT, program
-from tests.harness.promql import ALERTS
+from tests.harness.promql import ALERTS, TARGET
 
 UNIT_TESTS: Final = ROOT / "tests" / "alerts"
 FILES: Final = ("recording-rules.yml", "thresholds.yml", "alerting-rules.yml")
@@ -121,3 +124,20 @@ def in_seconds(rules: str) -> str:
     rules = re.sub(r"(poll_errors_total\{%s\})\[6s\]", r"\1[60s]", rules)
     assert not re.search(r"\b\d+[mhd]\b", re.sub(r"#.*", "", rules)), "a duration that was not shortened"
     return rules
+
+
+RULES = list(rules())
+BY_ALERT = {rule.name: rule for rule in RULES if rule.kind == "alert"}
+
+
+EVERY_ALERT = pytest.mark.parametrize("alert", BY_ALERT.values(), ids=BY_ALERT)
+
+
+LABELS = TARGET | {"resource", "alertname", "severity"}.union(*(family.labels for family in (*OBSERVED, *OWN)))
+
+
+OF_TARGETS = ["cluster", "namespace", "job"]
+"""Labels that Prometheus puts on what it scrapes, by which two sources of one name differ."""
+
+
+README = (ALERTS / "README.md").read_text(encoding="utf-8")

@@ -49,3 +49,12 @@ def trusting(folder: Path, client: str | None = None) -> ssl.SSLContext:
     if client:
         context.load_cert_chain(folder / f"{client}.pem", folder / f"{client}.key")
     return context
+
+
+ROUTES = {
+    "/": (200, "<title>concurrency-exporter</title>"),
+    "/metrics": (200, "concurrency_exporter_build_info"),
+    "/sd": (200, "__param_source"),
+    "/-/healthy": (200, "healthy"),
+    "/-/ready": (200, "ready"),
+}

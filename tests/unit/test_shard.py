@@ -3,27 +3,15 @@
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from exporter import demo
-from exporter.clock import Clock
 from exporter.config import Config
-from exporter.metrics.body import Body
-from exporter.metrics.text import Format
-from exporter.polling.poller import Poller
-from exporter.polling.store import Store, View
-from exporter.polling.telemetry import Telemetry
-from exporter.shard import WHOLE, Shard
-from exporter.sources.base import SourceConfig
-from tests.harness.exporter import Series, series
-from tests.harness.prefect import PrefectServer
-from tests.harness.scenario import POOLS
+from exporter.shard import Shard
+from tests.harness.shards import assert_that_together_they_are, labels_of, polled
 
 NAMES = [("prefect", "queue", f"pool {number % 7}", f"queue {number}") for number in range(2_000)]
 MOMENT = datetime(2026, 11, 21, 23, 24, 25, tzinfo=UTC)
-GROWING = ("_bucket", "_gsum", "_max_seconds")
-"""Endings of the names of series whose values grow while time passes."""
 
 
 def owner(total: int, *name: str) -> int:
@@ -66,45 +54,6 @@ def test_a_name_is_more_than_its_letters() -> None:
     assert any(owner(5, *one) != owner(5, *other) for one, other in pairs)
 
 
-class Polled:
-    """What one exporter has after one poll of each of its sources."""
-
-    def __init__(self, view: View, telemetry: Telemetry) -> None:
-        self.states = {state.name: state for state in view.states}
-        self.observed = series(b"".join(Body(view.live.values(), Format.CLASSIC).plain(b"")).decode())
-        self.own = series(telemetry.render(view, Format.CLASSIC).decode())
-        self.requests = telemetry.requests
-
-
-async def polled(configs: Sequence[SourceConfig], shard: Shard = WHOLE) -> Polled:
-    clock = Clock()
-    store = Store(clock)
-    telemetry = Telemetry(clock)
-    poller = Poller(store, telemetry, clock, shard)
-    await poller.configure(configs)
-    try:
-        for state in store.view().states:
-            await poller.poll(state.name)
-        return Polled(store.view(), telemetry)
-    finally:
-        await poller.stop()
-
-
-def assert_that_together_they_are(whole: Polled, shards: Sequence[Polled]) -> None:
-    """Every series of the one that reads everything is one of exactly one shard, and there is no other."""
-    together: Series = {}
-    for shard in shards:
-        assert all(state.outcome == "success" for state in shard.states.values())
-        assert not together.keys() & shard.observed.keys()
-        together |= shard.observed
-    assert together.keys() == whole.observed.keys()
-    assert steady(together) == steady(whole.observed)
-
-
-def steady(found: Series) -> Series:
-    return {key: value for key, value in found.items() if not key[0].endswith(GROWING)}
-
-
 async def test_of_the_demo() -> None:
     async with demo.serve(lambda: MOMENT) as upstreams:
         sources = [
@@ -126,43 +75,3 @@ async def test_of_the_demo() -> None:
             assert asked == [shard for shard in shards if "cloro" in shard.states], "its rate limit is not for us"
             assert len(asked) == 1
             assert all("prefect" in shard.states for shard in shards)
-
-
-async def test_of_a_real_server(prefect_server: PrefectServer) -> None:
-    config = {"system": "prefect", "name": "prefect", "url": prefect_server.api_url}
-    configs = Config.model_validate({"sources": [config]}).sources
-    whole = await polled(configs)
-    kinds = {key[0].split("_")[1] for key in whole.observed}
-    assert kinds == {"queue", "pool", "limit"}
-    for total in range(1, 6):
-        shards = [await polled(configs, Shard(index, total)) for index in range(total)]
-        assert_that_together_they_are(whole, shards)
-        for index, shard in enumerate(shards):
-            assert shard.observed, "there is something for each to do"
-            labels = frozenset({"source": "prefect", "system": "prefect", "shard": str(index)}.items())
-            assert shard.own["concurrency_exporter_source_shards", labels] == total
-    # Every pool has a queue of this name.
-    of_pools = [labels for labels in labels_of(shards[0].observed) if labels.get("queue") == "default"]
-    assert 0 < len({labels["pool"] for labels in of_pools}) < len(POOLS)
-
-
-def labels_of(found: Series) -> list[dict[str, str]]:
-    return [dict(labels) for _, labels in found]
-
-
-async def test_a_reload_keeps_what_a_shard_has(prefect_server: PrefectServer) -> None:
-    settings = {"system": "prefect", "name": "prefect", "url": prefect_server.api_url}
-    clock = Clock()
-    store = Store(clock)
-    poller = Poller(store, Telemetry(clock), clock, Shard(1, 2))
-    await poller.configure(Config.model_validate({"sources": [settings]}).sources)
-    try:
-        await poller.poll("prefect")
-        before = store.view().states
-        assert before[0].published
-        await poller.configure(Config.model_validate({"sources": [settings]}).sources)
-        assert store.view().states == before
-        await poller.configure(Config.model_validate({"sources": [settings | {"interval": "20s"}]}).sources)
-        assert store.view().states != before
-    finally:
-        await poller.stop()

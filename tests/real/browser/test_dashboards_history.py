@@ -32,7 +32,6 @@ from tests.harness.dashboards import (
 from tests.harness.history import history
 from tests.harness.prometheus import PrometheusServer
 
-pytestmark = pytest.mark.servers
 WEEK = Variables(seconds=7 * 86400, step=600)
 
 

@@ -22,7 +22,6 @@ from tests.harness.image import Image, container, image
 from tests.harness.programs import ROOT
 from tests.harness.prometheus import promtool_check_metrics
 
-pytestmark = pytest.mark.servers
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

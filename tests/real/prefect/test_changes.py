@@ -19,8 +19,6 @@ from tests.harness.exporter import Exporter, Series, exporter
 from tests.harness.prefect import PrefectApi, PrefectServer, PrefectTemplates, StartPrefect
 from tests.harness.reader import read
 
-pytestmark = pytest.mark.servers
-
 SOURCE = {"source": "prefect", "system": "prefect"}
 TAKEN_AT = ("concurrency_exporter_last_success_timestamp_seconds", frozenset(SOURCE.items()))
 PAGE_SIZE = 9

@@ -10,7 +10,6 @@ from tests.harness.prefect import PrefectServer, PrefectTemplates
 from tests.measure.truth import HISTORY, PLANS, SETTINGS, STATUS, moving, watch
 
 
-@pytest.mark.servers
 @pytest.mark.parametrize(("database", "plan"), [("sqlite", "sweep"), ("postgres", "each queue")])
 def test_no_poll_of_a_server_that_moves_says_what_was_never_true(
     database: str, plan: str, tmp_path: Path, prefect_templates: PrefectTemplates, request: pytest.FixtureRequest

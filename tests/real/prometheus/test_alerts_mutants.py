@@ -3,11 +3,8 @@
 import re
 from dataclasses import replace
 
-import pytest
-
 from tests.harness.mutants import EQUIVALENT, Mutant, mutants, run
 
-pytestmark = pytest.mark.servers
 MUTANTS = mutants()
 
 

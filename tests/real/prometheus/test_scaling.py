@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import httpx
-import pytest
 from ruamel.yaml import YAML
 
 from tests.harness.alertmanager import Webhook, alertmanager, alertmanager_config, wait_until
@@ -30,8 +29,6 @@ from tests.harness.upstream import serving
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 """Name and labels of a series."""
-
-pytestmark = pytest.mark.servers
 
 
 def rule_files(folder: Path) -> list[str]:

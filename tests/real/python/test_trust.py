@@ -97,7 +97,6 @@ async def sources(folder: Path) -> AsyncIterator[list[dict[str, object]]]:
         yield found
 
 
-@pytest.mark.servers  # it asks the package index for what the exporter depends on
 async def test_servers_are_trusted_alike(command: list[str], certificates: Path, tmp_path: Path) -> None:
     async with sources(certificates) as listed:
         path = tmp_path / "exporter.yml"
@@ -111,7 +110,6 @@ async def test_servers_are_trusted_alike(command: list[str], certificates: Path,
     assert output.count("failed (tls)") == len(REFUSED)
 
 
-@pytest.mark.servers
 def test_clients_are_trusted_alike(command: list[str], certificates: Path, tmp_path: Path) -> None:
     """One file trusts the root of some clients, the intermediate of others, and one client's own certificate."""
     trusted = tmp_path / "trusted.pem"

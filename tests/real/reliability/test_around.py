@@ -438,7 +438,6 @@ def test_the_document_has_all_faults_and_no_others() -> None:
     assert Table("faults around", ROWS, update=False).faults == ROWS
 
 
-@pytest.mark.servers
 @pytest.mark.parametrize("what", AT_ONCE)
 def test_a_fault_around(rows: dict[str, Future[Row]], table: Table, what: str) -> None:
     table.check(replace(rows[what].result(), fault=what))

@@ -571,7 +571,6 @@ def test_the_document_has_all_faults_and_no_others() -> None:
     assert Table("faults", ROWS, update=False).faults == ROWS
 
 
-@pytest.mark.servers
 def test_a_source_beside_the_faults_keeps_its_pace(ran: Ran) -> None:
     """However slow that is: it is polled more often than any that fails, since these wait ever longer."""
     for system in SYSTEMS:
@@ -582,7 +581,6 @@ def test_a_source_beside_the_faults_keeps_its_pace(ran: Ran) -> None:
         assert polls > max(polls_of_others(ran.long))
 
 
-@pytest.mark.servers
 def test_nothing_leaks(ran: Ran) -> None:
     """Two outages of all upstreams, with hundreds of broken connections and answers of some 16 MiB at a time."""
     assert ran.after.fds <= ran.before.fds + 20
@@ -593,7 +591,6 @@ def test_nothing_leaks(ran: Ran) -> None:
     assert ELSEWHERE[0].connections == 0, "no redirect is followed"
 
 
-@pytest.mark.servers
 @pytest.mark.parametrize("what", FAULTS)
 def test_a_fault_of_the_upstream(ran: Ran, table: Table, what: str) -> None:
     prefect, cloro = (found(ran, what, system) for system in SYSTEMS)

@@ -24,7 +24,7 @@ from tests.harness.process import PATIENCE, Process, accepts, free_port, running
 from tests.harness.programs import ROOT, program
 from tests.measure.soak import child
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 AUTH = ("prometheus", "secret")
 BASIC = b"Authorization: Basic " + base64.b64encode(":".join(AUTH).encode()) + b"\r\n"

@@ -3,8 +3,6 @@
 import base64
 import json
 import os
-import signal
-import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.config import ABOUT, from_environment, load
+from exporter.config import from_environment, load
 from exporter.settings.reader import ConfigError
 from tests.harness.certificates import authority
-from tests.harness.command import dry_run, outcome, source, upstream_answer
-from tests.harness.exporter import Exporter as RunningExporter
-from tests.harness.exporter import exporter as running_exporter
+from tests.harness.command import dry_run, source, upstream_answer
 from tests.harness.inprocess import OneSource
-from tests.harness.programs import prefect_python
-from tests.harness.upstream import Request, answer, serve, serving
+from tests.harness.upstream import Request, answer, serve
 
 STATUS = answer({"queuedTasks": 1, "processingTasks": 0, "concurrency": None})
 URL = "PREFECT_API_URL"
@@ -162,36 +157,6 @@ async def test_a_file_that_can_not_be_read_to_its_end_is_read_once(place: str, t
             assert not upstream.requests
 
 
-def test_a_file_that_can_not_be_read_to_its_end_stops_nothing_else(tmp_path: Path) -> None:
-    """Neither another source, nor a scrape that is compressed, nor the page, nor the end amid a reload."""
-    file, path = tmp_path / "key", tmp_path / "exporter.yml"
-    file.write_text("key")
-
-    def polls(exporter: RunningExporter, name: str, outcome: str) -> float:
-        series = exporter.series("concurrency_exporter_polls_total")
-        labels = {"source": name, "system": "cloro", "outcome": outcome}
-        return series["concurrency_exporter_polls_total", frozenset(labels.items())]
-
-    with serving(lambda _: STATUS) as upstream:
-        times = {"interval": "1s", "timeout": "900ms", "stale_after": "20m"}
-        hanging = source("a", upstream.url, authorization={"credentials_file": str(file)}, **times)
-        other = source("b", upstream.url, interval="1s", timeout="10m", stale_after="20m")
-        path.write_text(json.dumps({"sources": [hanging, other]}))
-        with running_exporter(tmp_path, f"--config.file={path}") as exporter:
-            file.unlink()
-            os.mkfifo(file)
-            wait, failed = exporter.process.wait_until, polls(exporter, "a", "failure")
-            wait(lambda: polls(exporter, "a", "failure") >= failed + 5, what="five polls have failed")
-            before = polls(exporter, "b", "success")
-            wait(lambda: polls(exporter, "b", "success") > before, what="the other source is polled")
-            scrape = exporter.get(**{"Accept-Encoding": "gzip"})
-            assert (scrape.status_code, scrape.headers["content-encoding"]) == (200, "gzip")
-            assert exporter.get("/").status_code == 200
-            exporter.process.send_signal(signal.SIGHUP)
-            exporter.process.send_signal(signal.SIGTERM)
-            assert exporter.process.wait_for_exit() == 0
-
-
 @pytest.mark.parametrize(
     ("username", "password"), [("user", ""), ("", "password"), ("", ""), ("úser", "pässwörd 🔑"), ("user", " a:b\n")]
 )
@@ -213,28 +178,6 @@ async def test_a_password_file_may_hold_any_text(content: bytes, password: str, 
         async with OneSource("prefect", upstream.url, basic_auth=basic_auth) as exporter:
             await exporter.poll()
     assert upstream.requests[0].headers["authorization"] == basic(f"user:{password}")
-
-
-@pytest.mark.parametrize(
-    ("variables", "header"),
-    [
-        ({"PREFECT_API_AUTH_STRING": "user:password\n"}, basic("user:password")),
-        ({"PREFECT_API_AUTH_STRING": "user:\r\n"}, basic("user:")),
-        ({"PREFECT_API_AUTH_STRING": "user"}, basic("user")),
-        ({"PREFECT_API_AUTH_STRING": "passwört"}, basic("passwört")),
-        ({"PREFECT_API_AUTH_STRING": ":pässwort"}, basic(":pässwort")),
-        ({"PREFECT_API_KEY": "pnu_key\n"}, "Bearer pnu_key"),
-    ],
-)
-def test_the_environment_is_read_as_prefects_client_reads_it(variables: dict[str, str], header: str) -> None:
-    with serving(GOOD) as upstream:
-        variables[URL] = f"{upstream.url}/api\n"
-        variables["PREFECT_CLIENT_CUSTOM_HEADERS"] = '{"CF-Access-Client-Id": "id", "X-B": "b"}\n'
-        code, output = outcome("--dry-run", **variables)
-    assert code == 0, output
-    for request in upstream.requests:
-        assert request.headers["authorization"] == header
-        assert (request.headers["cf-access-client-id"], request.headers["x-b"]) == ("id", "b")
 
 
 def test_certificates_of_the_environment(tmp_path: Path) -> None:
@@ -264,27 +207,6 @@ def test_variables_of_prefects_client_that_are_not_used_are_named_once() -> None
         from_environment({URL: "http://localhost:4200/api", "PREFECT_API_KEY": "key"})
         from_environment({"CLORO_API_KEY": "key", "PREFECT_PROFILE": "work"})
     assert not logs
-
-
-HONOURED = {"URL", "AUTH_STRING", "KEY", "SSL_CERT_FILE", "TLS_INSECURE_SKIP_VERIFY"}
-NOT_OF_THE_CONNECTION = {"PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "PREFECT_CLIENT_METRICS"}
-
-
-def test_every_setting_of_the_newest_client_is_known() -> None:
-    """One that a newer Prefect brings is either used, warned of, or has nothing to do with the connection."""
-    program = """
-from prefect.settings.models.api import APISettings
-from prefect.settings.models.client import ClientSettings
-for prefix, model in (("PREFECT_API_", APISettings), ("PREFECT_CLIENT_", ClientSettings)):
-    for name in model.model_fields:
-        print(prefix + name.upper())
-"""
-    done = subprocess.run([prefect_python(), "-c", program], capture_output=True, text=True, check=True, timeout=120)
-    honoured = {f"PREFECT_API_{name}" for name in HONOURED} | {"PREFECT_CLIENT_CUSTOM_HEADERS"}
-    of_profiles = {"PREFECT_PROFILE", "PREFECT_PROFILES_PATH"}
-    assert set(done.stdout.split()) == honoured | NOT_OF_THE_CONNECTION | (
-        ABOUT["prefect"].ignored_environment - of_profiles
-    )
 
 
 UNCARRIED = "has characters that a header can't carry"

@@ -7,10 +7,9 @@ import os
 import platform
 import shutil
 import ssl
-import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from exporter.settings.reader import ConfigError
 from exporter.web.config import LiveWebConfig, load
 from exporter.web.guard import HEADERS
 from tests.harness.certificates import authority, certificate
-from tests.harness.process import PATIENCE, Process, free_port, no_descriptors, running
-from tests.harness.prometheus import PrometheusServer
+from tests.harness.command import run
+from tests.harness.process import PATIENCE, no_descriptors
 from tests.harness.web import HASH, PASSWORD, live, served, trusting
 
 ALICE = ("alice", PASSWORD)
@@ -245,12 +244,12 @@ def test_a_curve_works_or_is_refused_by_name(file: Callable[..., Path], curve: s
 def test_the_check_reads_both_files(file: Callable[..., Path]) -> None:
     config = write(file().parent / "config.yml", {"sources": [{"name": "a"}]})
     bad = file(basic_auth_users={"alice": PASSWORD})
-    with running_command("--config.check", "--config.file", config, "--web.config.file", bad) as process:
-        assert process.wait_for_exit() == 1
-        assert process.log_text() == (
-            f"{config}:1: sources[0].system: is missing; it is one of prefect, cloro\n"
-            f"{bad}:1: basic_auth_users.alice: is not a bcrypt hash; make one with htpasswd -nBC 10\n"
-        )
+    assert run("--config.check", f"--config.file={config}", f"--web.config.file={bad}") == (
+        1,
+        "",
+        f"{config}:1: sources[0].system: is missing; it is one of prefect, cloro\n"
+        f"{bad}:1: basic_auth_users.alice: is not a bcrypt hash; make one with htpasswd -nBC 10\n",
+    )
 
 
 # --- Passwords.
@@ -752,50 +751,3 @@ def test_a_secret_is_not_shown(file: Callable[..., Path]) -> None:
 
 
 # --- The command, with Prometheus as its client.
-
-
-@contextmanager
-def running_command(*flags: str | Path) -> Iterator[Process]:
-    log = Path(str(flags[-1])).parent / "exporter.log"
-    with running([sys.executable, "-m", "exporter", *flags], log=log) as process:
-        yield process
-
-
-def test_prometheus_comes_in_with_its_certificate_and_password(file: Callable[..., Path], tmp_path: Path) -> None:
-    """And without either it does not."""
-    settings = tls(client_ca_file="ca.pem", client_auth_type="RequireAndVerifyClientCert", min_version="TLS13")
-    path = file(tls_server_config=settings, basic_auth_users={"alice": HASH}, http_server_config={"http2": False})
-    (tmp_path / "password").write_text(PASSWORD, encoding="utf-8")
-    client = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"}
-    ways: dict[str, dict[str, Any]] = {
-        "right": {"tls_config": client, "basic_auth": {"username": "alice", "password_file": "password"}},
-        "no-certificate": {"tls_config": {"ca_file": "ca.pem"}, "basic_auth": {"username": "alice", "password": "x"}},
-        "wrong-password": {"tls_config": client, "basic_auth": {"username": "alice", "password": "x"}},
-        "no-password": {"tls_config": client},
-    }
-    port = free_port()
-    configs = [
-        {"job_name": name, "scheme": "https", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}], **way}
-        for name, way in ways.items()
-    ]
-    flags = (f"--web.listen-address=127.0.0.1:{port}", "--demo", "--log.level=debug", "--web.config.file", path)
-    with (
-        running_command(*flags) as command,
-        PrometheusServer(tmp_path, config={"scrape_configs": configs}) as prometheus,
-    ):
-        up = prometheus.wait_for(
-            "sum by (job) (up)", lambda found: dict_of(found).get("right") == 1 and len(found) == 4
-        )
-        assert dict_of(up) == {"right": 1, "no-certificate": 0, "wrong-password": 0, "no-password": 0}
-        prometheus.wait_for('concurrency_queue_active_slots{job="right"}')
-        errors = {target["labels"]["job"]: target["lastError"] for target in prometheus.targets()}
-        assert errors["wrong-password"] == errors["no-password"] == "server returned HTTP status 401 Unauthorized"
-        assert errors["no-certificate"]
-        assert "HTTP status" not in errors["no-certificate"]
-        assert "Traceback" not in command.log_text()
-        for secret in (PASSWORD, HASH):
-            assert secret not in command.log_text()
-
-
-def dict_of(vector: list[tuple[dict[str, str], float]]) -> dict[str, float]:
-    return {labels["job"]: value for labels, value in vector}

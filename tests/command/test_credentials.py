@@ -1,7 +1,10 @@
 """Where credentials go: to the upstream of their own source, and to nobody else."""
 
 import asyncio
+import json
+import os
 import shutil
+import signal
 import ssl
 from pathlib import Path
 from typing import Any
@@ -9,10 +12,12 @@ from typing import Any
 from tests.harness.certificates import authority, certificate
 from tests.harness.command import dry_run, source, upstream_answer
 from tests.harness.connections import tunnels
+from tests.harness.exporter import Exporter as RunningExporter
+from tests.harness.exporter import exporter as running_exporter
 from tests.harness.inprocess import OneSource
 from tests.harness.process import no_descriptors
 from tests.harness.programs import ROOT
-from tests.harness.upstream import Request, Upstream, answer, serve
+from tests.harness.upstream import Request, Upstream, answer, serve, serving
 
 GOOD = upstream_answer({"queue": 3})
 
@@ -164,3 +169,33 @@ async def test_certificates_are_read_again_when_they_change(tmp_path: Path) -> N
     assert shown == ["old", "old", "old", "renewed"]
     told = "tls_config can't be read again; the old one stays"
     assert [one["log_level"] for one in exporter.logs if one["event"] == told] == ["warning", "debug", "warning"]
+
+
+def test_a_file_that_can_not_be_read_to_its_end_stops_nothing_else(tmp_path: Path) -> None:
+    """Neither another source, nor a scrape that is compressed, nor the page, nor the end amid a reload."""
+    file, path = tmp_path / "key", tmp_path / "exporter.yml"
+    file.write_text("key")
+
+    def polls(exporter: RunningExporter, name: str, outcome: str) -> float:
+        series = exporter.series("concurrency_exporter_polls_total")
+        labels = {"source": name, "system": "cloro", "outcome": outcome}
+        return series["concurrency_exporter_polls_total", frozenset(labels.items())]
+
+    with serving(lambda _: answer({"queuedTasks": 1, "processingTasks": 0, "concurrency": None})) as upstream:
+        times = {"interval": "1s", "timeout": "900ms", "stale_after": "20m"}
+        hanging = source("a", upstream.url, authorization={"credentials_file": str(file)}, **times)
+        other = source("b", upstream.url, interval="1s", timeout="10m", stale_after="20m")
+        path.write_text(json.dumps({"sources": [hanging, other]}))
+        with running_exporter(tmp_path, f"--config.file={path}") as exporter:
+            file.unlink()
+            os.mkfifo(file)
+            wait, failed = exporter.process.wait_until, polls(exporter, "a", "failure")
+            wait(lambda: polls(exporter, "a", "failure") >= failed + 5, what="five polls have failed")
+            before = polls(exporter, "b", "success")
+            wait(lambda: polls(exporter, "b", "success") > before, what="the other source is polled")
+            scrape = exporter.get(**{"Accept-Encoding": "gzip"})
+            assert (scrape.status_code, scrape.headers["content-encoding"]) == (200, "gzip")
+            assert exporter.get("/").status_code == 200
+            exporter.process.send_signal(signal.SIGHUP)
+            exporter.process.send_signal(signal.SIGTERM)
+            assert exporter.process.wait_for_exit() == 0
