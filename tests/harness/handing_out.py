@@ -5,7 +5,7 @@ the other. It knows nothing of plans, and of nothing that is unknown.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from tests.harness.reader import Pool, Queue, Reading, WaitingRun
@@ -16,7 +16,13 @@ POLLED_WITHIN = timedelta(seconds=60)
 
 
 def reasons(reading: Reading, *, paused_queues_count: bool = True) -> dict[tuple[str, str], Counter[str]]:
-    """The reasons of the waiting runs of each queue. On PostgreSQL the runs of a paused queue count for no pool."""
+    """The reasons of the waiting runs of each queue."""
+    of_runs = reasons_of_runs(reading, paused_queues_count=paused_queues_count)
+    return {key: Counter(of_runs[run.id] for run in queue.runs) for key, queue in reading.queues.items()}
+
+
+def reasons_of_runs(reading: Reading, *, paused_queues_count: bool = True) -> dict[str, str]:
+    """The reason of each waiting run, by its id. On PostgreSQL the runs of a paused queue count for no pool."""
     found = {}
     for pool in reading.pools.values():
         queues = [queue for queue in reading.queues.values() if queue.pool == pool.name]
@@ -24,22 +30,18 @@ def reasons(reading: Reading, *, paused_queues_count: bool = True) -> dict[tuple
         asked = [queue for queue in queues if not queue.is_paused and _is_polled(reading, queue)]
         offered = {queue.name: [] if pool.is_paused else _of_queue(reading, queue) for queue in asked}
         in_order = sorted(
-            ((queue.priority, run.due, run) for queue in asked for run in offered[queue.name]),
-            key=lambda one: one[:2],
+            ((queue.priority, run.due, run.id) for queue in asked for run in offered[queue.name]),
         )
         handed_out = in_order if pool.limit is None else in_order[: max(0, pool.limit - taken)]
         for queue in queues:
             goes_ahead = any(priority < queue.priority for priority, _, _ in in_order)
-            found[pool.name, queue.name] = Counter(
-                _own(reading, pool, queue, run)
-                or _by_limits(
+            for run in queue.runs:
+                found[run.id] = _own(reading, pool, queue, run) or _by_limits(
                     run,
-                    offered.get(queue.name, []),
-                    [run for _, _, run in handed_out],
+                    offered[queue.name],
+                    {one for _, _, one in handed_out},
                     goes_ahead=goes_ahead,
                 )
-                for run in queue.runs
-            )
     return found
 
 
@@ -71,11 +73,9 @@ def _own(reading: Reading, pool: Pool, queue: Queue, run: WaitingRun) -> str | N
     return "deployment_limit" if run.state_name == "AwaitingConcurrencySlot" else None
 
 
-def _by_limits(
-    run: WaitingRun, offered: Sequence[WaitingRun], handed_out: Sequence[WaitingRun], *, goes_ahead: bool
-) -> str:
+def _by_limits(run: WaitingRun, offered: Sequence[WaitingRun], handed_out: Collection[str], *, goes_ahead: bool) -> str:
     if run not in offered:
         return "queue_limit"
-    if run in handed_out:
+    if run.id in handed_out:
         return FREE
     return "priority" if goes_ahead else "pool_limit"
