@@ -15,13 +15,9 @@ import bcrypt
 import httpx
 import pytest
 
-from exporter.clock import Clock
 from exporter.config import Config
 from exporter.metrics.text import Format
 from exporter.model import Snapshot
-from exporter.polling.poller import Poller
-from exporter.polling.store import Store
-from exporter.polling.telemetry import Telemetry
 from exporter.reload import Reloader
 from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceError
@@ -29,8 +25,9 @@ from exporter.sources.cloro import CloroConfig
 from exporter.sources.prefect import PrefectConfig
 from tests.harness.certificates import authority
 from tests.harness.command import cloro, environment, prefect, upstream_answer
-from tests.harness.exporter import Exporter, Series, exporter, series
-from tests.harness.inprocess import of_cloro
+from tests.harness.exporter import Exporter as Command
+from tests.harness.exporter import Series, exporter
+from tests.harness.inprocess import Exporter, Time, of_cloro
 from tests.harness.lookalike import BROKEN, COUNT, HISTORY, small
 from tests.harness.loop import until
 from tests.harness.process import PATIENCE, running
@@ -41,14 +38,8 @@ SLOTS = "concurrency_queue_active_slots"
 POLLS = "concurrency_exporter_polls_total"
 
 
-class Served:
-    """A poller with its schedule, and what `/metrics` would show."""
-
-    def __init__(self) -> None:
-        clock = Clock()
-        self.store = Store(clock)
-        self.telemetry = Telemetry(clock)
-        self.poller = Poller(self.store, self.telemetry, clock)
+class Served(Exporter):
+    """An exporter that polls by its schedule, and what it publishes."""
 
     def slots(self) -> dict[str, float]:
         """The active slots of each source that has data."""
@@ -60,20 +51,14 @@ class Served:
         return found
 
     def polls(self, source: str, outcome: str = "success") -> float:
-        text = series(self.telemetry.render(self.store.view(), Format.CLASSIC).decode(), POLLS)
-        labels = frozenset({"source": source, "system": "cloro", "outcome": outcome}.items())
-        return text[POLLS, labels]
+        return self.own("polls_total", source, outcome=outcome) or 0.0
 
 
 @asynccontextmanager
 async def polling(*sources: CloroConfig) -> AsyncIterator[Served]:
-    served = Served()
-    await served.poller.configure(sources)
-    served.poller.start()
-    try:
+    async with Served(*sources, time=Time.running()) as served:
+        served.poller.start()
         yield served
-    finally:
-        await served.poller.stop()
 
 
 def with_slots(used: int) -> Callable[[Request], bytes]:
@@ -345,12 +330,12 @@ def counter(text: str, start: str) -> float:
     return float(found)
 
 
-def told_to_reload(command: Exporter) -> httpx.Response:
+def told_to_reload(command: Command) -> httpx.Response:
     return httpx.post(f"{command.url}/-/reload", auth=command.auth, trust_env=False, timeout=PATIENCE)
 
 
 @contextmanager
-def reloadable(tmp_path: Path, url: str) -> Iterator[tuple[Exporter, Path, Path]]:
+def reloadable(tmp_path: Path, url: str) -> Iterator[tuple[Command, Path, Path]]:
     config, web = tmp_path / "exporter.yml", tmp_path / "web.yml"
     replace(config, Changes(url).good(0))
     replace(web, {"basic_auth_users": {"scraper": HASH}})
@@ -408,7 +393,7 @@ async def test_no_scrape_fails_and_no_series_flickers(tmp_path: Path) -> None:
     assert "Traceback" not in log
 
 
-def settled(command: Exporter) -> None:
+def settled(command: Command) -> None:
     """Wait until every counter that these sources can have is there."""
 
     def is_settled() -> bool:

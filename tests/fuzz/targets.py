@@ -16,12 +16,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as classic
 
 from exporter import config, logs
-from exporter.clock import Clock
 from exporter.metrics.body import Body
 from exporter.metrics.text import Format
 from exporter.model import FAILURE_REASONS
-from exporter.polling.poller import Poller
-from exporter.polling.store import SourceState, Store, View
+from exporter.polling.store import SourceState, View
 from exporter.polling.telemetry import Telemetry
 from exporter.settings.reader import ConfigError
 from exporter.sources import SYSTEMS
@@ -29,10 +27,10 @@ from exporter.web import config as web_config
 from exporter.web.listeners import listen
 from exporter.web.negotiation import accepts_gzip, negotiate
 from exporter.web.passwords import _credentials
-from exporter.web.routes import application
 from exporter.web.server import Server
 from tests.fuzz import strict
 from tests.fuzz.upstream import decode, network, parts, replying
+from tests.harness.inprocess import Exporter, Time
 
 NAME: Final = "s"
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
@@ -71,19 +69,10 @@ def log() -> Log:
     return sink
 
 
-class _Exporter:
-    """The parts that a poll needs, for all inputs; each has a source of its own."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-        self.store = Store(self.clock)
-        self.telemetry = Telemetry(self.clock)
-        self.poller = Poller(self.store, self.telemetry, self.clock)
-
-
 @cache
-def _exporter() -> _Exporter:
-    return _Exporter()
+def _exporter() -> Exporter:
+    """The exporter of all inputs; each has a source of its own."""
+    return Exporter(time=Time.running())
 
 
 def answers(data: bytes) -> None:
@@ -160,8 +149,8 @@ def _published(view: View, telemetry: Telemetry, *, thorough: bool) -> None:
             assert theirs == series
 
 
-async def _page(exporter: _Exporter) -> None:
-    app = application(exporter.store, exporter.telemetry)
+async def _page(exporter: Exporter) -> None:
+    app = exporter.application
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -229,14 +218,11 @@ class _Server:
     """A server of ours on loopback, in the loop of the fuzzer."""
 
     def __init__(self) -> None:
-        clock = Clock()
-        store = Store(clock)
-        store.add(NAME, "prefect")
-        telemetry = Telemetry(clock)
-        telemetry.add(NAME, "prefect")
+        exporter = Exporter(time=Time.running())
+        exporter.add(NAME)
         self._listener = listen("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
-        self._server = Server(application(store, telemetry), graceful_seconds=1)
+        self._server = Server(exporter.application, graceful_seconds=1)
 
     async def start(self) -> None:
         """Serve for as long as the loop lasts."""

@@ -69,9 +69,14 @@ class Case:
 
 
 def _case(system: str) -> Case:
-    case: Case = import_module(f"tests.systems.{system}.case").CASE
+    name = f"tests.systems.{system}.case"
+    try:
+        case: Case = import_module(name).CASE
+    except ModuleNotFoundError as error:
+        # A folder without __init__.py is a package, too: what is missing is the module.
+        raise LookupError(f"{system} has no {name.replace('.', '/')}.py: see docs/adding-a-system.md") from error
     return case
 
 
 CASES: Final = {system: _case(system) for system in SYSTEMS}
-"""A system without a case fails here, and with it every test of all systems."""
+"""The case of each system. Without one of them, no test of all systems runs."""

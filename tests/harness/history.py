@@ -14,14 +14,12 @@ from typing import Any, Final
 
 import promql_parser
 
-from exporter.clock import Clock
 from exporter.metrics.body import Body
 from exporter.metrics.exposition import render
 from exporter.metrics.text import Format
 from exporter.model import Snapshot
 from exporter.polling.outcome import Published, Succeeded
-from exporter.polling.store import Store
-from exporter.polling.telemetry import Telemetry
+from tests.harness.inprocess import Exporter, Time
 from tests.harness.process import PATIENCE
 from tests.harness.programs import program
 from tests.harness.prometheus import PrometheusServer
@@ -74,21 +72,20 @@ def backfill(folder: Path, lines: Iterable[str]) -> None:
 
 def _scrapes(moments: Iterable[float], at: Callable[[float], Sources]) -> Iterator[str]:
     """The lines of one scrape after a poll of each source, at each moment."""
-    moment = 0.0
-    clock = Clock(now=lambda: moment, monotonic=lambda: moment)
-    store = Store(clock)
-    telemetry = Telemetry(clock)
+    time = Time(seconds=0.0, wall=0.0)
+    exporter = Exporter(time=time)
+    telemetry = exporter.telemetry
     for moment in moments:
+        time.seconds = moment
         for (name, system), snapshot in at(moment).items():
-            if name not in {state.name for state in store.view().states}:
-                store.add(name, system)
-                telemetry.add(name, system)
+            if name not in {state.name for state in exporter.view.states}:
+                exporter.add(name, system)
                 telemetry.config_read(success=True)
             rendered = render(snapshot, source=name, system=system, max_series=100_000)
-            store.poll_ended(name, Succeeded(Published(snapshot, rendered, moment - 5, moment + STEP), 0.3))
+            exporter.store.poll_ended(name, Succeeded(Published(snapshot, rendered, moment - 5, moment + STEP), 0.3))
             telemetry.request_sent(name, "/flow_runs/filter" if system == "prefect" else "/v1/async/status", "200")
             telemetry.poll_ended(name, "success", 0.3, set())
-        view = store.view()
+        view = exporter.view
         text = b"".join(
             Body(view.live.values(), Format.OPENMETRICS).plain(telemetry.render(view, Format.OPENMETRICS))
         ).decode()

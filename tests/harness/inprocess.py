@@ -12,7 +12,10 @@ from starlette.types import ASGIApp
 from structlog.testing import capture_logs
 
 from exporter.clock import Clock
+from exporter.metrics.exposition import render
 from exporter.metrics.text import Format
+from exporter.model import Snapshot
+from exporter.polling.outcome import Published, Succeeded
 from exporter.polling.poller import Poller
 from exporter.polling.store import SourceState, Store, View
 from exporter.polling.telemetry import Telemetry
@@ -70,7 +73,8 @@ class Exporter:
         self.store = Store(self.clock)
         self.telemetry = Telemetry(self.clock)
         self.poller = Poller(self.store, self.telemetry, self.clock, shard)
-        self.application: ASGIApp = application(self.store, self.telemetry, reload)
+        self.routes = application(self.store, self.telemetry, reload)
+        self.application: ASGIApp = self.routes
         self.logs: list[Any] = []
         """What was logged by the polls that it was told to do."""
         self._sources = sources
@@ -78,6 +82,17 @@ class Exporter:
     async def configure(self, *sources: SourceConfig) -> None:
         """Have these sources from now on, as after a reload."""
         await self.poller.configure(sources)
+
+    def add(self, source: str, system: str = "prefect") -> None:
+        """Know of a source that is not polled: a test says what its polls find."""
+        self.store.add(source, system)
+        self.telemetry.add(source, system)
+
+    def publish(self, source: str, snapshot: Snapshot, *, took: float = 0.3, max_series: int = 100_000) -> None:
+        """Have a poll of such a source end with this snapshot, which is served for 90 s."""
+        rendered = render(snapshot, source=source, system=self.state(source).system, max_series=max_series)
+        published = Published(snapshot, rendered, self.clock.now(), self.clock.monotonic() + 90)
+        self.store.poll_ended(source, Succeeded(published, took))
 
     @property
     def view(self) -> View:

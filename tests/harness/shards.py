@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 
-from exporter.clock import Clock
 from exporter.metrics.body import Body
 from exporter.metrics.text import Format
-from exporter.polling.poller import Poller
-from exporter.polling.store import Store, View
+from exporter.polling.store import View
 from exporter.polling.telemetry import Telemetry
 from exporter.shard import WHOLE, Shard
 from exporter.sources.base import SourceConfig
 from tests.harness.exporter import Series, series
+from tests.harness.inprocess import Exporter, Time
 
 GROWING = ("_bucket", "_gsum", "_max_seconds")
 """Endings of the names of series whose values grow while time passes."""
@@ -27,17 +26,11 @@ class Polled:
 
 
 async def polled(configs: Sequence[SourceConfig], shard: Shard = WHOLE) -> Polled:
-    clock = Clock()
-    store = Store(clock)
-    telemetry = Telemetry(clock)
-    poller = Poller(store, telemetry, clock, shard)
-    await poller.configure(configs)
-    try:
-        for state in store.view().states:
-            await poller.poll(state.name)
-        return Polled(store.view(), telemetry)
-    finally:
-        await poller.stop()
+    """Poll each source once, as this shard does."""
+    async with Exporter(*configs, time=Time.running(), shard=shard) as exporter:
+        for state in exporter.view.states:
+            await exporter.poller.poll(state.name)
+        return Polled(exporter.view, exporter.telemetry)
 
 
 def assert_that_together_they_are(whole: Polled, shards: Sequence[Polled]) -> None:

@@ -24,7 +24,6 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from exporter.clock import Clock
 from exporter.demo.rows import Pool, Queue
 from exporter.metrics.body import Body
 from exporter.metrics.text import Format
@@ -37,6 +36,7 @@ from exporter.sources.prefect.slots import HOLDING_STATES
 from exporter.web.listeners import listen
 from exporter.web.server import Server
 from tests.harness.exporter import exporter, series
+from tests.harness.inprocess import Exporter, Time
 from tests.harness.lookalike import COUNT, POOLS, QUEUES, Lookalike, flow_run, one_status
 from tests.harness.prefect import PrefectServer
 from tests.harness.process import Process, accepts, free_port
@@ -121,16 +121,10 @@ def child(what: str, *arguments: object) -> Iterator[str]:
 @asynccontextmanager
 async def polling(url: str, shard: Shard = WHOLE, **more: object) -> AsyncIterator[tuple[Poller, Store, Telemetry]]:
     """A poller of what `shard` reads of that upstream, without a schedule; `more` are settings of the source."""
-    clock = Clock()
-    store = Store(clock)
-    telemetry = Telemetry(clock)
-    poller = Poller(store, telemetry, clock, shard)
     settings = {"name": NAME, "system": "prefect", "url": url, "interval": "10m", "concurrency": CONCURRENCY}
-    await poller.configure([PrefectConfig.model_validate(settings | more)])
-    try:
-        yield poller, store, telemetry
-    finally:
-        await poller.stop()
+    config = PrefectConfig.model_validate(settings | more)
+    async with Exporter(config, time=Time.running(), shard=shard) as exporter:
+        yield exporter.poller, exporter.store, exporter.telemetry
 
 
 async def bare(url: str, queues: int, holders: int) -> None:

@@ -11,15 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from exporter.clock import Clock
 from exporter.metrics.body import Body
-from exporter.metrics.exposition import render
 from exporter.metrics.text import Format
-from exporter.polling.outcome import Published, Succeeded
-from exporter.polling.store import Store
-from exporter.polling.telemetry import Telemetry
 from tests.harness.fleet import many
 from tests.harness.history import backfill, sample
+from tests.harness.inprocess import Exporter, Time
 from tests.harness.prometheus import PrometheusServer
 from tests.harness.promql import ALERTS
 from tests.harness.rules import FILES, rules
@@ -34,17 +30,13 @@ IN_WINDOWS: Final = {name for rule in rules() for name in re.findall(r"(concurre
 def answer(queues: int) -> bytes:
     """What the exporter serves of so many queues, a seventh of which are full."""
     now = time.time()
-    clock = Clock(now=lambda: now, monotonic=lambda: now)
-    store = Store(clock)
-    telemetry = Telemetry(clock)
+    exporter = Exporter(time=Time(seconds=now, wall=0.0))
     for (name, system), snapshot in many(0, now, queues).items():
-        store.add(name, system)
-        telemetry.add(name, system)
-        rendered = render(snapshot, source=name, system=system, max_series=10_000_000)
-        store.poll_ended(name, Succeeded(Published(snapshot, rendered, now, now + DAY), 0.3))
-        telemetry.poll_ended(name, "success", 0.3, set())
-    view = store.view()
-    text = b"".join(Body(view.live.values(), Format.CLASSIC).plain(telemetry.render(view, Format.CLASSIC)))
+        exporter.add(name, system)
+        exporter.publish(name, snapshot, max_series=10_000_000)
+        exporter.telemetry.poll_ended(name, "success", 0.3, set())
+    view = exporter.view
+    text = b"".join(Body(view.live.values(), Format.CLASSIC).plain(exporter.telemetry.render(view, Format.CLASSIC)))
     return b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%b" % (len(text), text)
 
 

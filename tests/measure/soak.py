@@ -15,8 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,19 +25,18 @@ from typing import Any, Final
 import httpx
 import structlog
 
-from exporter.clock import Clock
 from exporter.demo.rows import Pool, Queue
 from exporter.metrics.body import Body
 from exporter.metrics.text import Format
-from exporter.polling.poller import Poller
-from exporter.polling.store import SourceState, Store
-from exporter.polling.telemetry import Telemetry
+from exporter.polling.store import SourceState
 from exporter.sources import SYSTEMS
+from exporter.sources.base import SourceConfig
 from exporter.web.connection import LIMITS
 from tests.fuzz import strict
 from tests.harness.cloro import KEY
 from tests.harness.exporter import exporter, troubles
 from tests.harness.figures import publish
+from tests.harness.inprocess import Exporter, Time
 from tests.harness.lookalike import Lookalike, flow_run
 from tests.harness.process import PATIENCE, Process, accepts, free_port
 from tests.harness.upstream import Answer, Hangup, Request, answer, never, serve
@@ -177,41 +176,30 @@ async def polls(count: int, checkpoints: int = 10) -> list[Held]:
     held = []
     with child("changing") as url:
         async with (
-            _polling(url) as (poller, store, telemetry),
+            Exporter(*_sources(url), time=Time.running()) as exporter,
             httpx.AsyncClient(trust_env=False) as control,
         ):
             for number in range(1, count // 2 + 1):
                 (await control.get(f"{url}/moment/{number}")).raise_for_status()
                 for name in ("cloro", "prefect"):
-                    await poller.poll(name)
-                view = store.view()
+                    await exporter.poller.poll(name)
+                view = exporter.view
                 compare(number, view.states)
                 for format_ in Format:
                     body = Body(view.live.values(), format_)
-                    await body.gzipped(telemetry.render(view, format_))
+                    await body.gzipped(exporter.telemetry.render(view, format_))
                 if number % max(1, count // 2 // checkpoints) == 0:
-                    held.append(_held(2 * number, store, telemetry))
+                    held.append(_held(2 * number, exporter))
     return held
 
 
-@asynccontextmanager
-async def _polling(url: str) -> AsyncIterator[tuple[Poller, Store, Telemetry]]:
-    clock = Clock()
-    store = Store(clock)
-    telemetry = Telemetry(clock)
-    poller = Poller(store, telemetry, clock)
+def _sources(url: str) -> list[SourceConfig]:
     settings: list[dict[str, Any]] = [
         {"system": "cloro", "url": url, "authorization": {"credentials": KEY}},
         {"system": "prefect", "url": f"{url}/api", "collect": ["queues", "pools"]},
     ]
     common = {"interval": "10m", "timeout": "15s"}
-    await poller.configure(
-        [SYSTEMS[one["system"]].model_validate({"name": one["system"]} | common | one) for one in settings]
-    )
-    try:
-        yield poller, store, telemetry
-    finally:
-        await poller.stop()
+    return [SYSTEMS[one["system"]].model_validate({"name": one["system"]} | common | one) for one in settings]
 
 
 def compare(number: int, states: Sequence[SourceState]) -> None:
@@ -234,9 +222,9 @@ def compare(number: int, states: Sequence[SourceState]) -> None:
             assert pools == set(now.pools)
 
 
-def _held(done: int, store: Store, telemetry: Telemetry) -> Held:
+def _held(done: int, exporter: Exporter) -> Held:
     gc.collect()
-    text = telemetry.render(store.view(), Format.CLASSIC)
+    text = exporter.telemetry.render(exporter.view, Format.CLASSIC)
     return Held(
         polls=done,
         mib=resident(),

@@ -2,18 +2,14 @@
 
 import dataclasses
 import json
-import math
 import subprocess
 import sys
 
 import pytest
 
-from exporter.clock import Clock
-from exporter.metrics.exposition import render
 from exporter.model import Pool, Queue, Snapshot
-from exporter.polling.outcome import Published, Succeeded
-from exporter.polling.store import Store
 from exporter.web.connection import LIMITS
+from tests.harness.inprocess import Exporter
 from tests.harness.process import PATIENCE
 from tests.harness.programs import ROOT
 from tests.measure import soak
@@ -46,16 +42,15 @@ def test_a_series_that_is_left_over_is_seen() -> None:
     pools = soak.moment(number).pools
     queues = tuple(Queue(pool, name, usage_known=True) for pool, names in pools.items() for name in names)
     for more, less in ((), 0), ((Queue("pool 99", "left over", usage_known=True),), 0), ((), 1):
-        store = Store(Clock())
-        store.add("p", "prefect")
+        exporter = Exporter()
+        exporter.add("p")
         snapshot = Snapshot(queues=queues[less:] + more, pools=tuple(Pool(name, id=name) for name in pools))
-        rendered = render(snapshot, source="p", system="prefect", max_series=10_000)
-        store.poll_ended("p", Succeeded(Published(snapshot, rendered, 0.0, math.inf), 0.1))
+        exporter.publish("p", snapshot)
         if not more and not less:
-            soak.compare(number, store.view().states)
+            soak.compare(number, exporter.view.states)
         else:
             with pytest.raises(AssertionError):
-                soak.compare(number, store.view().states)
+                soak.compare(number, exporter.view.states)
 
 
 def test_scrapes_that_prometheus_would_give_up_are_seen() -> None:

@@ -12,15 +12,12 @@ from pydantic import BaseModel
 from deploy import generate as operator
 from docs import cost, generate
 from exporter import demo
-from exporter.clock import Clock
-from exporter.polling.poller import Poller
-from exporter.polling.store import Store
-from exporter.polling.telemetry import Telemetry
 from exporter.sources import SYSTEMS
 from exporter.sources.http_config import BasicAuth, OAuth2
 from exporter.sources.prefect import PrefectConfig
 from tests.harness.documents import anchors, blocks
 from tests.harness.exporter import exporter
+from tests.harness.inprocess import Exporter, Time
 from tests.harness.programs import ROOT
 
 DOCUMENTS = generate.documents()
@@ -121,17 +118,14 @@ def test_a_poll_costs_what_the_documents_say() -> None:
 
     async def requests() -> list[int]:
         async with demo.serve() as upstreams:
-            clock = Clock()
-            store = Store(clock)
-            telemetry = Telemetry(clock)
-            poller = Poller(store, telemetry, clock)
-            await poller.configure([PrefectConfig(name="demo", system="prefect", url=upstreams.prefect_url)])
-            totals = [0]
-            for _ in range(3):
-                await poller.poll("demo")
-                totals.append(telemetry.requests("demo"))
-            pools = len(store.view().states[0].published.snapshot.pools)  # type: ignore[union-attr]
-            await poller.stop()
+            config = PrefectConfig(name="demo", system="prefect", url=upstreams.prefect_url)
+            async with Exporter(config, time=Time.running()) as polled:
+                totals = [0]
+                for _ in range(3):
+                    state = await polled.poll("demo")
+                    totals.append(polled.telemetry.requests("demo"))
+            assert state.published
+            pools = len(state.published.snapshot.pools)
             assert pools == 4
             return [after - before for before, after in pairwise(totals)]
 

@@ -15,11 +15,8 @@ from starlette.routing import Route
 
 from deploy import generate
 from exporter import config
-from exporter.clock import Clock
 from exporter.flags import DEFAULT_PORT, parser
-from exporter.polling.store import Store
-from exporter.polling.telemetry import Telemetry
-from exporter.web.routes import application
+from tests.harness.inprocess import Exporter
 from tests.harness.kubernetes import Manifest, problems, rendered
 from tests.harness.programs import ROOT, program
 
@@ -123,9 +120,7 @@ def test_what_it_polls_is_configured(kustomization: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kustomization", EXPORTERS)
 def test_probes_ask_for_routes_on_the_port(kustomization: str) -> None:
-    clock = Clock()
-    store = Store(clock)
-    routes = [route.path for route in application(store, Telemetry(clock)).routes if isinstance(route, Route)]
+    routes = [route.path for route in Exporter().routes.routes if isinstance(route, Route)]
     container = exporter(kustomization)
     assert container["ports"] == [{"name": "http", "containerPort": DEFAULT_PORT}]
     probes = {

@@ -13,16 +13,13 @@ from typing import Any, Final
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.clock import Clock
 from exporter.model import FAILURE_REASONS, FailureReason, Queue, Snapshot
-from exporter.polling.poller import Poller
-from exporter.polling.store import Store
-from exporter.polling.telemetry import Telemetry
 from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source
 from exporter.sources.prefect import PrefectConfig
 from tests.harness.certificates import authority
 from tests.harness.documents import blocks
+from tests.harness.inprocess import Exporter
 from tests.harness.process import free_port
 from tests.harness.programs import ROOT
 from tests.harness.upstream import Answer, answer, never, serve
@@ -87,17 +84,13 @@ FAULTS: Final[dict[FailureReason, Callable[[], AbstractAsyncContextManager[str]]
 
 async def logged(fault: FailureReason) -> dict[str, Any]:
     """What is logged of a poll of an upstream with this fault, as if that were Prefect at `prefect.example.com`."""
-    clock = Clock()
-    store = Store(clock)
-    poller = Poller(store, Telemetry(clock), clock)
     kind = Faulty if fault == "internal" else PrefectConfig
     async with FAULTS[fault]() as url:
         timeout = "900ms" if fault == "timeout" else "20s"
         settings = {"name": "production", "system": "prefect", "url": f"{url}/api", "timeout": timeout}
-        await poller.configure([kind.model_validate(settings)])
-        with capture_logs() as logs:
-            await poller.poll("production")
-        await poller.stop()
+        async with Exporter(kind.model_validate(settings)) as exporter:
+            with capture_logs() as logs:
+                await exporter.poller.poll("production")
         scheme = url.partition(":")[0]
         line = {"level": logs[-1].pop("log_level"), "msg": logs[-1].pop("event"), **logs[-1]}
         return {key: str(value).replace(url, f"{scheme}://prefect.example.com") for key, value in line.items()}

@@ -2,13 +2,13 @@
 
 A case is a file <system>/golden/<case>.json, or a folder with such a file and what belongs to it. It has for each path
 the answers, and what was asked (null where the request has no body), and may have `settings` of the source, and `now`,
-the server's time; a case of cloro has its one answer. To write the published side anew, run with --update-golden, and
-read the difference.
+the server's time; where `case.py` has `one_answer`, the file is that answer. To write the published side anew, run
+with --update-golden, and read the difference.
 """
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -23,43 +23,27 @@ from exporter.metrics.text import Format
 from exporter.shard import WHOLE
 from exporter.sources import SYSTEMS
 from exporter.sources.base import SourceConfig
-from tests.harness.cloro import KEY, Cloro
+from tests.harness.cases import CASES, Case
 from tests.harness.prometheus import promtool_check_metrics
 from tests.harness.upstream import Answer, Request, Upstream, answer, serve
 
 HERE: Final = Path(__file__).parent
-CASES: Final = sorted([*HERE.glob("*/golden/*.json"), *HERE.glob("*/golden/*/*.json")])
-VERSION: Final = "/api/admin/version"
-NAMES: Final = [str(case.relative_to(HERE).with_suffix("")).replace("/golden/", "/") for case in CASES]
+PATHS: Final = sorted([*HERE.glob("*/golden/*.json"), *HERE.glob("*/golden/*/*.json")])
+NAMES: Final = [str(case.relative_to(HERE).with_suffix("")).replace("/golden/", "/") for case in PATHS]
 
-golden = pytest.mark.parametrize("case", CASES, ids=NAMES)
-
-
-def cloro(url: str) -> dict[str, Any]:
-    return {"url": url, "authorization": {"credentials": KEY}}
+golden = pytest.mark.parametrize("case", PATHS, ids=NAMES)
 
 
-def prefect(url: str) -> dict[str, Any]:
-    return {"url": f"{url}/api", "collect": ["queues", "pools"]}
-
-
-def plain(url: str) -> dict[str, Any]:
-    return {"url": url}
-
-
-SETTINGS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {"cloro": cloro, "prefect": prefect}
-
-
-def fake(system: str, scripted: Any, now: datetime | None) -> Answer:
-    """cloro has one answer. Of any other there is a list of answers for each path, and of Prefect its version."""
-    if system == "cloro":
-        return Cloro(status=scripted)
+def fake(case: Case, scripted: Any, now: datetime | None) -> Answer:
+    """Answer each path with what is scripted for it, in that order."""
+    if case.one_answer:
+        return case.one_answer(scripted)
     date = {"Date": format_datetime(now, usegmt=True)} if now else {}
     answers = {path: iter(of_path) for path, of_path in scripted.items()}
 
-    def next_answer(request: Request) -> bytes:
-        if request.path == VERSION:
-            return answer("3.9.1")
+    def next_answer(request: Request) -> Any:
+        if request.path in case.besides:
+            return case.besides[request.path]
         scripted: dict[str, Any] = next(answers.get(request.path, iter(())), {"body": "not scripted", "status": 599})
         return answer(scripted["body"], scripted.get("status", 200), date)
 
@@ -79,9 +63,9 @@ def relative(asked: Any, now: datetime | None) -> Any:
 
 
 def assert_asked_as_scripted(
-    upstream: Upstream, scripted: dict[str, list[dict[str, Any]]], now: datetime | None
+    upstream: Upstream, scripted: dict[str, list[dict[str, Any]]], now: datetime | None, besides: Collection[str]
 ) -> None:
-    for path in {*scripted, *(request.path for request in upstream.requests)} - {VERSION}:
+    for path in {*scripted, *(request.path for request in upstream.requests)} - {*besides}:
         asked = [
             relative(json.loads(request.body or b"null"), now) for request in upstream.requests if request.path == path
         ]
@@ -92,22 +76,22 @@ def read(case: Path) -> Any:
     return json.loads(case.read_text(encoding="utf-8"))
 
 
-async def published(case: Path) -> Rendered:
-    system = case.relative_to(HERE).parts[0]
-    scripted = read(case)
+async def published(path: Path) -> Rendered:
+    system = path.relative_to(HERE).parts[0]
+    case, scripted = CASES[system], read(path)
     changed, now = {}, None
-    if system != "cloro":
+    if not case.one_answer:
         changed = scripted.pop("settings", {})
         now = datetime.fromisoformat(scripted.pop("now")) if "now" in scripted else None
-    async with serve(fake(system, scripted, now)) as upstream:
-        settings = {"name": "golden", "system": system} | SETTINGS.get(system, plain)(upstream.url) | changed
+    async with serve(fake(case, scripted, now)) as upstream:
+        settings = {"name": "golden", "system": system, **case.source(upstream.url), **changed}
         config: SourceConfig = SYSTEMS[system].model_validate(settings)
         source = config.build(WHOLE, lambda *_: None)
         snapshot = await source.poll()
         await source.close()
     assert snapshot.unreadable == ()
-    if system != "cloro":
-        assert_asked_as_scripted(upstream, scripted, now)
+    if not case.one_answer:
+        assert_asked_as_scripted(upstream, scripted, now, case.besides)
     return render(snapshot, source=config.name, system=config.system, max_series=config.max_series)
 
 
@@ -142,4 +126,4 @@ def test_openmetrics_is_strictly_so(case: Path) -> None:
 
 def test_every_golden_file_has_a_case() -> None:
     golden = {*HERE.glob("**/*.prom"), *HERE.glob("**/*.om")}
-    assert golden == {case.with_suffix(suffix) for case in CASES for suffix in (".prom", ".om")}
+    assert golden == {case.with_suffix(suffix) for case in PATHS for suffix in (".prom", ".om")}

@@ -95,6 +95,19 @@ def test_no_test_imports_another() -> None:
     assert found == set()
 
 
+def test_an_exporter_is_put_together_in_one_place() -> None:
+    """In the tests, too. Tests of the store alone need no more than one."""
+    found = {
+        (path.name, node.func.id)
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id in {"Store", "Telemetry", "Poller"}
+    }
+    assert {name for name, _ in found} == {"inprocess.py", "test_store.py"}
+    assert {part for name, part in found if name == "test_store.py"} == {"Store"}
+
+
 def _polling(module: str) -> set[str]:
     text = (ROOT / f"exporter/polling/{module}.py").read_text(encoding="utf-8")
     return {name.rpartition(".")[2] for name in _imported(text) if name.startswith("exporter.polling")}

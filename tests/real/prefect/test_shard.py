@@ -1,11 +1,8 @@
 """Shards of a real Prefect server."""
 
-from exporter.clock import Clock
 from exporter.config import Config
-from exporter.polling.poller import Poller
-from exporter.polling.store import Store
-from exporter.polling.telemetry import Telemetry
 from exporter.shard import Shard
+from tests.harness.inprocess import Exporter
 from tests.harness.prefect import PrefectServer
 from tests.harness.scenario import POOLS
 from tests.harness.shards import assert_that_together_they_are, labels_of, polled
@@ -31,17 +28,13 @@ async def test_of_a_real_server(prefect_server: PrefectServer) -> None:
 
 async def test_a_reload_keeps_what_a_shard_has(prefect_server: PrefectServer) -> None:
     settings = {"system": "prefect", "name": "prefect", "url": prefect_server.api_url}
-    clock = Clock()
-    store = Store(clock)
-    poller = Poller(store, Telemetry(clock), clock, Shard(1, 2))
-    await poller.configure(Config.model_validate({"sources": [settings]}).sources)
-    try:
-        await poller.poll("prefect")
-        before = store.view().states
-        assert before[0].published
-        await poller.configure(Config.model_validate({"sources": [settings]}).sources)
-        assert store.view().states == before
-        await poller.configure(Config.model_validate({"sources": [settings | {"interval": "20s"}]}).sources)
-        assert store.view().states != before
-    finally:
-        await poller.stop()
+    (config,) = Config.model_validate({"sources": [settings]}).sources
+    async with Exporter(config, shard=Shard(1, 2)) as exporter:
+        before = await exporter.poll("prefect")
+        assert before.published
+        (same,) = Config.model_validate({"sources": [settings]}).sources
+        await exporter.configure(same)
+        assert exporter.state("prefect") == before
+        (other,) = Config.model_validate({"sources": [settings | {"interval": "20s"}]}).sources
+        await exporter.configure(other)
+        assert exporter.state("prefect") != before

@@ -7,16 +7,13 @@ from typing import Any
 
 import pytest
 
-from exporter.clock import Clock
 from exporter.metrics.text import Format
 from exporter.model import FailureReason, RateLimit
-from exporter.polling.poller import Poller
-from exporter.polling.store import Store
-from exporter.polling.telemetry import Telemetry
 from exporter.shard import WHOLE
 from exporter.sources.base import StatusError
 from exporter.sources.cloro import CloroConfig
 from tests.harness.cloro import KEY, PUBLISHED, Cloro, error
+from tests.harness.inprocess import Exporter
 from tests.harness.upstream import Request, Upstream, answer, serve
 
 
@@ -174,34 +171,30 @@ async def test_rate_limit_headers(headers: Mapping[str, str], status: int, expec
         await source.close()
 
 
-def published(store: Store, telemetry: Telemetry) -> list[str]:
-    lines = telemetry.render(store.view(), Format.CLASSIC).decode().splitlines()
+def published(exporter: Exporter) -> list[str]:
+    lines = exporter.telemetry.render(exporter.view, Format.CLASSIC).decode().splitlines()
     return [line for line in lines if line.startswith("concurrency_exporter_upstream_ratelimit")]
 
 
 async def test_the_rate_limit_is_published_even_when_it_is_exceeded(cloro: tuple[Cloro, Upstream]) -> None:
     fake, upstream = cloro
-    store = Store(Clock())
-    telemetry = Telemetry(Clock())
-    poller = Poller(store, telemetry, Clock())
-    await poller.configure([config(upstream)])
-    assert published(store, telemetry) == []
-    await poller.poll("c")
-    assert published(store, telemetry) == [
-        'concurrency_exporter_upstream_ratelimit_limit{source="c",system="cloro"} 1000.0',
-        'concurrency_exporter_upstream_ratelimit_remaining{source="c",system="cloro"} 999.0',
-    ]
-    fake.remaining, fake.limit = 1, 500
-    fake.refusal = (429, error("RATE_LIMITED", "slow down"), {"Retry-After": "1"})
-    await poller.poll("c")
-    assert published(store, telemetry) == [
-        'concurrency_exporter_upstream_ratelimit_limit{source="c",system="cloro"} 500.0',
-        'concurrency_exporter_upstream_ratelimit_remaining{source="c",system="cloro"} 0.0',
-    ]
-    upstream.answer = lambda _: answer(PUBLISHED)
-    await poller.poll("c")
-    assert published(store, telemetry) == []
-    await poller.stop()
+    async with Exporter(config(upstream)) as exporter:
+        assert published(exporter) == []
+        await exporter.poll("c")
+        assert published(exporter) == [
+            'concurrency_exporter_upstream_ratelimit_limit{source="c",system="cloro"} 1000.0',
+            'concurrency_exporter_upstream_ratelimit_remaining{source="c",system="cloro"} 999.0',
+        ]
+        fake.remaining, fake.limit = 1, 500
+        fake.refusal = (429, error("RATE_LIMITED", "slow down"), {"Retry-After": "1"})
+        await exporter.poll("c")
+        assert published(exporter) == [
+            'concurrency_exporter_upstream_ratelimit_limit{source="c",system="cloro"} 500.0',
+            'concurrency_exporter_upstream_ratelimit_remaining{source="c",system="cloro"} 0.0',
+        ]
+        upstream.answer = lambda _: answer(PUBLISHED)
+        await exporter.poll("c")
+        assert published(exporter) == []
 
 
 @pytest.mark.parametrize(
@@ -226,12 +219,8 @@ async def test_a_breach_of_the_contract_is_named(
 ) -> None:
     fake, upstream = cloro
     fake.status = PUBLISHED | changed
-    store = Store(Clock())
-    poller = Poller(store, Telemetry(Clock()), Clock())
-    await poller.configure([config(upstream)])
-    await poller.poll("c")
-    await poller.stop()
-    (state,) = store.view().states
+    async with Exporter(config(upstream)) as exporter:
+        state = await exporter.poll("c")
     assert state.failure
     assert state.failure.reason == "contract"
     assert f"GET {upstream.url}/v1/async/status: contract broken at " in state.failure.message

@@ -15,14 +15,12 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_classic
 
-from exporter.clock import Clock
 from exporter.metrics.body import Body
 from exporter.metrics.exposition import DuplicateSeriesError, Rendered, render
 from exporter.metrics.text import Format
 from exporter.model import Holders, Limit, Pool, Queue, Snapshot
 from exporter.polling.outcome import Failed, Failure, Published, Succeeded
-from exporter.polling.store import Store
-from exporter.polling.telemetry import Telemetry
+from tests.harness.inprocess import Exporter
 
 READERS: dict[Format, Callable[[str], Iterable[Metric]]] = {
     Format.CLASSIC: read_classic,
@@ -60,11 +58,11 @@ def rendered(snapshot: Snapshot, source: str = "prod", max_series: int = 100_000
 
 def text_of(parts: Sequence[Rendered], format_: Format) -> str:
     """A whole answer, with the live end that a scrape has."""
-    store = Store(Clock())
+    exporter = Exporter()
     for number, part in enumerate(parts):
-        store.add(f"source {number}", "prefect")
-        store.poll_ended(f"source {number}", Succeeded(Published(Snapshot(), part, 0.0, math.inf), 0.1))
-    end = Telemetry(Clock()).render(store.view(), format_)
+        exporter.store.add(f"source {number}", "prefect")
+        exporter.store.poll_ended(f"source {number}", Succeeded(Published(Snapshot(), part, 0.0, math.inf), 0.1))
+    end = exporter.telemetry.render(exporter.view, format_)
     return b"".join(Body(parts, format_).plain(end)).decode()
 
 
@@ -383,7 +381,7 @@ def test_the_same_name_in_two_pools_or_sources_is_none() -> None:
 
 
 def test_a_body_does_not_change_with_the_failures_of_others() -> None:
-    store = Store(Clock())
+    store = Exporter().store
     store.add("a", "prefect")
     part = rendered(Snapshot(queues=(queue("q"),)))
     store.poll_ended("a", Succeeded(Published(Snapshot(), part, 0.0, math.inf), 0.1))

@@ -7,15 +7,13 @@ from typing import Any, get_args
 import pytest
 from prometheus_client.utils import floatToGoString
 
-from exporter.clock import Clock
 from exporter.metrics.family import Distribution, Family, FamilyError, Kind, Sample
 from exporter.metrics.observed import OBSERVED
 from exporter.metrics.own import OWN
 from exporter.metrics.text import Format, blocks, joined
-from exporter.polling.store import View
-from exporter.polling.telemetry import Telemetry
 from exporter.sources import SYSTEMS
 from tests.harness import oracle
+from tests.harness.inprocess import Exporter
 
 HELP = "What it is."
 FAMILIES = (*OBSERVED, *OWN)
@@ -236,7 +234,8 @@ def test_what_the_exporter_tells_of_itself(family: Family) -> None:
 
 
 def test_openmetrics_has_the_unit_of_every_family() -> None:
-    own = Telemetry(Clock()).render(View(now=0, moment=0, states=(), is_ready=True), Format.OPENMETRICS)
+    exporter = Exporter()
+    own = exporter.telemetry.render(exporter.view, Format.OPENMETRICS)
     observed = joined(block for one in OBSERVED for block in blocks(one, [_one(one)])[Format.OPENMETRICS])
     units = dict(re.findall("^# UNIT (concurrency_.*) (.*)$", (observed + own).decode(), re.MULTILINE))
     assert units == {family.basename: family.unit for family in FAMILIES if family.unit}

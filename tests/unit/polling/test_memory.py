@@ -5,14 +5,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from exporter.clock import Clock
 from exporter.model import Queue, Snapshot
-from exporter.polling.poller import Poller
-from exporter.polling.store import Store
-from exporter.polling.telemetry import Telemetry
 from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceError
 from exporter.sources.cloro import CloroConfig
+from tests.harness.inprocess import Exporter
 
 TWICE = (Queue("", "q", active_slots=1),) * 2
 
@@ -52,17 +49,11 @@ def config(url: str = "http://one.example", **settings: object) -> CountingConfi
 
 
 @asynccontextmanager
-async def polled(clock: Clock | None = None) -> AsyncIterator[Poller]:
+async def polled() -> AsyncIterator[Exporter]:
     BUILT.clear()
     FOUND.clear()
-    clock = clock or Clock()
-    store = Store(clock)
-    poller = Poller(store, Telemetry(clock), clock)
-    await poller.configure([config()])
-    try:
-        yield poller
-    finally:
-        await poller.stop()
+    async with Exporter(config()) as exporter:
+        yield exporter
 
 
 def given() -> list[object]:
@@ -70,9 +61,9 @@ def given() -> list[object]:
 
 
 async def test_each_poll_gets_what_the_last_one_left() -> None:
-    async with polled() as poller:
+    async with polled() as exporter:
         for _ in range(3):
-            await poller.poll("s")
+            await exporter.poll()
     assert given() == [None, 1, 2]
 
 
@@ -81,30 +72,29 @@ async def test_each_poll_gets_what_the_last_one_left() -> None:
 )
 async def test_a_poll_that_fails_changes_nothing(failure: Snapshot | SourceError) -> None:
     """One that fails after its source has read loses what was read: the next poll reads it again."""
-    async with polled() as poller:
-        await poller.poll("s")
+    async with polled() as exporter:
+        await exporter.poll()
         FOUND.append(failure)
-        await poller.poll("s")
-        await poller.poll("s")
+        await exporter.poll()
+        await exporter.poll()
     assert given() == [None, 1, 1]
 
 
 async def test_it_outlives_the_data_that_is_served() -> None:
-    seconds = 0.0
-    async with polled(Clock(monotonic=lambda: seconds)) as poller:
-        await poller.poll("s")
-        seconds = 1e6
-        assert poller._store.view().states[0].published is None
-        await poller.poll("s")
+    async with polled() as exporter:
+        await exporter.poll()
+        exporter.time.seconds += 1e6
+        assert exporter.state("s").published is None
+        await exporter.poll()
     assert given() == [None, 1]
 
 
 async def test_a_reload_keeps_it_where_the_upstream_is_the_same() -> None:
-    async with polled() as poller:
-        await poller.poll("s")
-        await poller.configure([config(interval="7s")])
-        await poller.poll("s")
-        await poller.configure([config("http://other.example", interval="7s")])
-        await poller.poll("s")
+    async with polled() as exporter:
+        await exporter.poll()
+        await exporter.configure(config(interval="7s"))
+        await exporter.poll()
+        await exporter.configure(config("http://other.example", interval="7s"))
+        await exporter.poll()
     assert len(BUILT) == 3
     assert given() == [None, 1, None]

@@ -8,38 +8,25 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
-import httpx
 import pytest
 
-from exporter.clock import Clock
-from exporter.metrics.text import Format
-from exporter.polling.poller import MAX_RETRY_AFTER, Poller
-from exporter.polling.store import Store
-from exporter.polling.telemetry import Telemetry
+from exporter.polling.poller import MAX_RETRY_AFTER
 from exporter.sources.cloro import CloroConfig
-from exporter.web.routes import application
-from tests.harness.exporter import series
-from tests.harness.inprocess import of_cloro
+from tests.harness.inprocess import Exporter, Time, of_cloro
 from tests.harness.loop import until
 from tests.harness.process import PATIENCE
 from tests.harness.upstream import Request, answer, never, serve
 
 STATUS = {"queuedTasks": 3, "processingTasks": 2, "concurrency": {"used": 2, "max": 5}}
+PATIENT = {"timeout": "20m", "stale_after": "1h"}
+"""For an interval that a poll may overrun on a busy machine."""
 
 
-class Running:
-    """A poller with its schedule, and what it counts."""
-
-    def __init__(self, clock: Clock, of_store: Clock) -> None:
-        self.store = Store(of_store)
-        self.telemetry = Telemetry(clock)
-        self.poller = Poller(self.store, self.telemetry, clock)
+class Running(Exporter):
+    """An exporter that polls by its schedule, and what it plans."""
 
     def polls(self, source: str, outcome: str) -> float:
-        labels = frozenset({"source": source, "system": "cloro", "outcome": outcome}.items())
-        return series(self.telemetry.render(self.store.view(), Format.CLASSIC).decode())[
-            "concurrency_exporter_polls_total", labels
-        ]
+        return self.own("polls_total", source, outcome=outcome) or 0.0
 
     def planned(self, source: str) -> datetime:
         """When the next poll is due."""
@@ -64,7 +51,7 @@ class Running:
         least, most = timedelta(seconds=seconds - jitter), timedelta(seconds=seconds + jitter)
         assert since + least <= self.planned(source) <= datetime.now(UTC) + most
 
-    async def poll(self, source: str, *, then: float) -> None:
+    async def poll_now(self, source: str, *, then: float) -> None:
         """Poll it now: the next poll is planned so many seconds after that, and a request sees the plan."""
         since = datetime.now(UTC)
         await self.poller.poll(source)
@@ -73,18 +60,10 @@ class Running:
 
 
 @asynccontextmanager
-async def scheduled(
-    *sources: CloroConfig,
-    clock: Clock = Clock(),  # noqa: B008  it is frozen
-    of_store: Clock = Clock(),  # noqa: B008  it is frozen
-) -> AsyncIterator[Running]:
-    running = Running(clock, of_store)
-    await running.poller.configure(sources)
-    running.poller.start()
-    try:
+async def scheduled(*sources: CloroConfig) -> AsyncIterator[Running]:
+    async with Running(*sources, time=Time.running()) as running:
+        running.poller.start()
         yield running
-    finally:
-        await running.poller.stop()
 
 
 async def test_the_first_poll_comes_at_once_and_the_next_at_the_interval() -> None:
@@ -119,7 +98,7 @@ async def test_an_overrun_is_skipped_and_never_polled_twice_at_a_time() -> None:
         return answer(STATUS)
 
     async with serve(slow) as upstream:
-        settings = {"interval": "50ms", "timeout": "20m", "stale_after": "1h"}
+        settings = {"interval": "50ms", **PATIENT}
         async with scheduled(of_cloro("a", upstream, **settings)) as running:
             await until(lambda: running.polls("a", "skipped") >= 3)
             assert running.polls("a", "success") == 0
@@ -130,7 +109,7 @@ async def test_an_overrun_is_skipped_and_never_polled_twice_at_a_time() -> None:
 
 async def test_a_dead_source_does_not_delay_another() -> None:
     async with serve(never) as dead, serve(lambda _: answer(STATUS)) as alive:
-        settings = {"interval": "50ms", "timeout": "20m", "stale_after": "1h"}
+        settings = {"interval": "50ms", **PATIENT}
         async with scheduled(of_cloro("dead", dead, **settings), of_cloro("alive", alive, **settings)) as running:
             await until(lambda: running.polls("alive", "success") >= 10)
             assert running.polls("dead", "failure") == 0
@@ -141,7 +120,7 @@ async def test_a_dead_source_does_not_delay_another() -> None:
 async def test_the_next_poll_is_planned_for_when_upstream_asks(asked: str, waited: float) -> None:
     async with serve(lambda _: answer({}, 429, {"Retry-After": asked})) as upstream:
         since = datetime.now(UTC)
-        async with scheduled(of_cloro("a", upstream, interval="100ms")) as running:
+        async with scheduled(of_cloro("a", upstream, interval="100ms", **PATIENT)) as running:
             await until(lambda: running.polls("a", "failure") == 1)
             running.assert_waits("a", waited, since=since)
 
@@ -149,14 +128,12 @@ async def test_the_next_poll_is_planned_for_when_upstream_asks(asked: str, waite
 @pytest.mark.parametrize("step", [-1800, 1800], ids=["back", "forward"])
 async def test_polls_keep_their_pace_when_the_wall_clock_is_set(step: float) -> None:
     """What is planned by wall time moves with it. The clock is looked at whenever the schedule changes."""
-    was_set_by = 0.0
-    clock = Clock(now=lambda: time.time() + was_set_by)
     async with serve(lambda _: answer(STATUS)) as upstream:
         one, other = of_cloro("a", upstream, interval="2h"), of_cloro("b", upstream, interval="2h")
-        async with scheduled(one, clock=clock) as running:
+        async with scheduled(one) as running:
             await until(lambda: running.polls("a", "success") == 1)
             planned = running.planned("a")
-            was_set_by = step
+            running.time.wall += step
             await running.poller.configure([one, other])
             moved = (running.planned("a") - planned).total_seconds()
             assert abs(moved - step) < 1  # the two clocks are not read at the same moment
@@ -172,7 +149,7 @@ async def test_no_poll_comes_before_upstream_has_asked_for_one() -> None:
         return answer({}, 429, {"Retry-After": "1"})
 
     async with serve(refuse) as upstream:
-        async with scheduled(of_cloro("a", upstream, interval="100ms")):
+        async with scheduled(of_cloro("a", upstream, interval="100ms", **PATIENT)):
             await until(lambda: len(arrived) == 2)
     assert arrived[1] - arrived[0] >= 1
 
@@ -208,20 +185,18 @@ async def test_with_nothing_to_serve_polls_come_ever_later() -> None:
 
 async def test_a_poll_that_succeeds_ends_the_back_off() -> None:
     """What is planned is read, not waited for. A success brings no plan forward, so failures have to tell."""
-    expired = 0.0
-    clock = Clock(monotonic=lambda: time.monotonic() + expired)
     async with serve(lambda _: answer({}, 500)) as upstream:
-        async with scheduled(of_cloro("a", upstream, interval="10s"), of_store=clock) as running:
+        async with scheduled(of_cloro("a", upstream, interval="10s")) as running:
             await until(lambda: running.polls("a", "failure") == 1)
-            await running.poll("a", then=20)
+            await running.poll_now("a", then=20)
             upstream.answer = lambda _: answer(STATUS)
             await running.poller.poll("a")
             assert running.polls("a", "success") == 1
             upstream.answer = lambda _: answer({}, 500)
-            expired = 3600.0
+            running.time.seconds += 3600
             await running.poller.poll("a")  # its 10 s end before the 20 of the plan
             for planned in (20, 40, 80):
-                await running.poll("a", then=planned)
+                await running.poll_now("a", then=planned)
 
 
 async def test_polls_come_no_later_than_two_minutes_apart() -> None:
@@ -233,7 +208,7 @@ async def test_polls_come_no_later_than_two_minutes_apart() -> None:
         ) as running:
             await until(lambda: running.polls("a", "failure") == 1 and running.polls("b", "failure") == 1)
             for planned in (100, 120, 120, 120):
-                await running.poll("a", then=planned)
+                await running.poll_now("a", then=planned)
                 await running.poller.poll("b")
                 running.assert_waits("b", 300, since=since, jitter=30)
 
@@ -241,11 +216,11 @@ async def test_polls_come_no_later_than_two_minutes_apart() -> None:
 async def test_retry_after_counts_where_it_asks_for_more_than_the_back_off() -> None:
     async with serve(lambda _: answer({}, 503, {"Retry-After": "7"})) as upstream:
         since = datetime.now(UTC)
-        async with scheduled(of_cloro("a", upstream, interval="1s")) as running:
+        async with scheduled(of_cloro("a", upstream, interval="1s", **PATIENT)) as running:
             await until(lambda: running.polls("a", "failure") == 1)
             running.assert_waits("a", 7, since=since)
             for planned in (7, 7, 8, 16):
-                await running.poll("a", then=planned)
+                await running.poll_now("a", then=planned)
 
 
 async def test_names_that_can_not_be_looked_up_delay_no_other_source() -> None:
@@ -257,10 +232,9 @@ async def test_names_that_can_not_be_looked_up_delay_no_other_source() -> None:
         async with serve(lambda _: answer(STATUS)) as upstream:
             async with scheduled(of_cloro("a", upstream, interval="100ms")) as running:
                 await until(lambda: running.polls("a", "success") >= 2)
-                app = application(running.store, running.telemetry)
-                async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://exporter") as client:
-                    for path in ("/metrics", "/"):  # the first is compressed
-                        assert (await asyncio.wait_for(client.get(path), PATIENCE)).status_code == 200
+                for path in ("/metrics", "/"):  # the first is compressed
+                    answered = await asyncio.wait_for(running.get(path, Accept_Encoding="gzip"), PATIENCE)
+                    assert answered.status_code == 200
     finally:
         found.set()
         await asyncio.gather(*look_ups)

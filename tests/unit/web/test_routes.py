@@ -6,7 +6,6 @@ import gzip
 import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from urllib.parse import quote
 
@@ -17,19 +16,16 @@ from starlette.types import ASGIApp
 from exporter import __version__
 from exporter.clock import Clock
 from exporter.metrics.body import Body
-from exporter.metrics.exposition import render
 from exporter.model import FAILURE_REASONS, OUTCOMES, Pool, Queue, RateLimit, Snapshot, Unreadable
-from exporter.polling.outcome import Failed, Failure, Published, Succeeded
-from exporter.polling.store import Store
-from exporter.polling.telemetry import Telemetry
+from exporter.polling.outcome import Failed, Failure
 from exporter.shard import Shard
 from exporter.web.guard import Guard
 from exporter.web.listeners import listen
 from exporter.web.location import location
 from exporter.web.management import Reload
-from exporter.web.routes import application
 from exporter.web.server import Server
 from tests.harness.exporter import series
+from tests.harness.inprocess import Exporter, Time
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
@@ -52,42 +48,24 @@ async def served(application: ASGIApp) -> AsyncIterator[int]:
         await task
 
 
-@dataclass
-class Exporter:
-    """A store that tests fill by hand, on a clock that stands still, behind the real routes."""
+class Filled(Exporter):
+    """An exporter whose sources are not polled, behind a guard that lets everybody in."""
 
-    reload: Reload | None = None
-    seconds: float = 0.0
-    clock: Clock = field(init=False)
+    def __init__(self, reload: Reload | None = None) -> None:
+        super().__init__(time=Time(seconds=0.0, wall=1_700_000_000.0), reload=reload)
+        self.application: ASGIApp = Guard(self.application, None, self.clock)
 
-    def __post_init__(self) -> None:
-        self.clock = Clock(now=lambda: 1_700_000_000 + self.seconds, monotonic=lambda: self.seconds)
-        self.store = Store(self.clock)
-        self.telemetry = Telemetry(self.clock)
-        self.application: ASGIApp = Guard(application(self.store, self.telemetry, self.reload), None, self.clock)
-
-    def add(self, name: str = "prod") -> None:
-        self.store.add(name, "prefect")
-        self.telemetry.add(name, "prefect")
+    def add(self, source: str = "prod", system: str = "prefect") -> None:
+        super().add(source, system)
 
     def succeed(
         self, name: str = "prod", *queues: Queue, max_series: int = 1_000, **rest: tuple[Unreadable, ...]
     ) -> None:
         snapshot = Snapshot(queues=queues or (QUEUE,), pools=(POOL,), **rest)  # type: ignore[arg-type]
-        text = render(snapshot, source=name, system="prefect", max_series=max_series)
-        self.store.poll_ended(name, Succeeded(Published(snapshot, text, self.clock.now(), self.seconds + 90), 1.234))
+        self.publish(name, snapshot, max_series=max_series, took=1.234)
 
     def fail(self, name: str = "prod", message: str = "no answer") -> None:
         self.store.poll_ended(name, Failed(Failure("timeout", message), 30.0, rate_limit=RateLimit(10, 3)))
-
-    async def request(self, method: str, path: str, **headers: str) -> httpx.Response:
-        transport = httpx.ASGITransport(self.application)
-        async with httpx.AsyncClient(transport=transport, base_url="http://exporter") as client:
-            names = {name.replace("_", "-"): value for name, value in headers.items()}
-            return await client.request(method, path, headers={"Accept-Encoding": "identity"} | names)
-
-    async def get(self, path: str, **headers: str) -> httpx.Response:
-        return await self.request("GET", path, **headers)
 
     async def raw(self, method: str, targets: Iterable[str]) -> dict[str, tuple[int, str]]:
         """Status and type of the answer to each request over a socket, its target as it is written here."""
@@ -105,8 +83,8 @@ class Exporter:
 
 
 @pytest.fixture
-def exporter() -> Exporter:
-    exporter = Exporter()
+def exporter() -> Filled:
+    exporter = Filled()
     exporter.add()
     return exporter
 
@@ -127,7 +105,7 @@ ROUTES = {
 
 
 @pytest.mark.parametrize(("path", "content_type"), ROUTES.items())
-async def test_get_and_head(exporter: Exporter, path: str, content_type: str) -> None:
+async def test_get_and_head(exporter: Filled, path: str, content_type: str) -> None:
     exporter.succeed()
     get, head = await exporter.get(path), await exporter.request("HEAD", path)
     assert (get.status_code, head.status_code) == (200, 200)
@@ -139,7 +117,7 @@ async def test_get_and_head(exporter: Exporter, path: str, content_type: str) ->
 
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-async def test_a_wrong_method(exporter: Exporter, path: str, method: str) -> None:
+async def test_a_wrong_method(exporter: Filled, path: str, method: str) -> None:
     response = await exporter.request(method, path)
     assert response.status_code == 405
     assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
@@ -179,7 +157,7 @@ OTHER_RELOADS = {
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
-async def test_other_paths_are_not_found(exporter: Exporter, method: str) -> None:
+async def test_other_paths_are_not_found(exporter: Filled, method: str) -> None:
     """A path has one spelling, else what a proxy keeps from strangers could be had by another."""
     found = await exporter.raw(method, OTHER_PATHS)
     assert found == dict.fromkeys(OTHER_PATHS, (404, PLAIN))
@@ -190,13 +168,13 @@ async def test_a_reload_has_one_spelling(method: str) -> None:
     async def reload() -> str:
         raise AssertionError
 
-    assert await Exporter(reload).raw(method, OTHER_RELOADS) == dict.fromkeys(OTHER_RELOADS, (404, PLAIN))
+    assert await Filled(reload).raw(method, OTHER_RELOADS) == dict.fromkeys(OTHER_RELOADS, (404, PLAIN))
 
 
 async def test_a_prefix_may_have_characters_that_clients_encode() -> None:
     """Prometheus encodes those of !'()* in `metrics_path`; other clients encode more of them."""
     prefix = "/a!$&'()*+,;=:@b"
-    exporter = Exporter()
+    exporter = Filled()
     exporter.application = location(None, prefix).below(exporter.application)
     spelled = {prefix, quote(prefix, safe="/$&+,;=:@"), quote(prefix), quote(prefix).lower()}
     good = {f"{one}/metrics" for one in spelled}
@@ -218,7 +196,7 @@ async def test_a_prefix_may_have_characters_that_clients_encode() -> None:
     ],
 )
 @pytest.mark.parametrize("accept_encoding", ["gzip", "identity"])
-async def test_metrics(exporter: Exporter, accept: str, content_type: str, accept_encoding: str) -> None:
+async def test_metrics(exporter: Filled, accept: str, content_type: str, accept_encoding: str) -> None:
     exporter.succeed()
     response = await exporter.get("/metrics", Accept=accept, Accept_Encoding=accept_encoding)
     assert response.headers["Content-Type"] == content_type
@@ -236,7 +214,7 @@ async def test_metrics(exporter: Exporter, accept: str, content_type: str, accep
         )
 
 
-async def test_before_the_first_poll_nothing_is_up_and_every_counter_is_there_at_zero(exporter: Exporter) -> None:
+async def test_before_the_first_poll_nothing_is_up_and_every_counter_is_there_at_zero(exporter: Filled) -> None:
     found = series((await exporter.get("/metrics?source=prod")).text)
     of_source = {("source", "prod"), ("system", "prefect")}
     assert found.pop(("concurrency_exporter_source_shards", frozenset({*of_source, ("shard", "0")}))) == 1
@@ -253,7 +231,7 @@ async def test_before_the_first_poll_nothing_is_up_and_every_counter_is_there_at
         assert ("concurrency_exporter_poll_errors_total", frozenset({*of_source, ("reason", reason)})) in found
 
 
-async def test_two_headers_are_one_list(exporter: Exporter) -> None:
+async def test_two_headers_are_one_list(exporter: Filled) -> None:
     headers = [
         ("Accept", "text/html"),
         ("Accept", "application/openmetrics-text"),
@@ -268,7 +246,7 @@ async def test_two_headers_are_one_list(exporter: Exporter) -> None:
     assert (response.headers["Content-Type"], response.headers["Content-Encoding"]) == (OPENMETRICS, "gzip")
 
 
-async def test_scrapes_at_the_same_time_get_the_same(exporter: Exporter) -> None:
+async def test_scrapes_at_the_same_time_get_the_same(exporter: Filled) -> None:
     exporter.succeed("prod", *(Queue("pool", f"queue {number}", True, 1, 2) for number in range(200)))
     responses = await asyncio.gather(
         *(exporter.get("/metrics", Accept_Encoding="gzip" if number % 2 else "identity") for number in range(20))
@@ -283,7 +261,7 @@ def _slots(text: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
 @pytest.mark.parametrize("accept_encoding", ["gzip", "identity"])
-async def test_a_source_comes_changes_and_vanishes(exporter: Exporter, accept: str, accept_encoding: str) -> None:
+async def test_a_source_comes_changes_and_vanishes(exporter: Filled, accept: str, accept_encoding: str) -> None:
     async def slots() -> list[float]:
         response = await exporter.get("/metrics", Accept=accept, Accept_Encoding=accept_encoding)
         return [float(line.split()[-1]) for line in _slots(response.text)]
@@ -298,9 +276,9 @@ async def test_a_source_comes_changes_and_vanishes(exporter: Exporter, accept: s
     assert await slots() == [4, 3]
     exporter.fail()
     assert await slots() == [4, 3]
-    exporter.seconds = 89
+    exporter.time.seconds = 89
     exporter.succeed("second")
-    exporter.seconds = 90
+    exporter.time.seconds = 90
     assert await slots() == [3]
     exporter.store.remove("second")
     assert await slots() == []
@@ -308,7 +286,7 @@ async def test_a_source_comes_changes_and_vanishes(exporter: Exporter, accept: s
 
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
 @pytest.mark.parametrize("accept_encoding", ["gzip", "identity"])
-async def test_the_series_of_one_source(exporter: Exporter, accept: str, accept_encoding: str) -> None:
+async def test_the_series_of_one_source(exporter: Filled, accept: str, accept_encoding: str) -> None:
     async def lines(query: str) -> list[str]:
         url = f"/metrics{query}"
         response = await exporter.get(url, Accept=accept, Accept_Encoding=accept_encoding)
@@ -348,14 +326,14 @@ async def test_the_series_of_one_source(exporter: Exporter, accept: str, accept_
 @pytest.mark.parametrize(
     "query", ["source=none", "source=PROD", "source=prod%20", "source=prod&source=prod", "source=&source=prod"]
 )
-async def test_a_source_that_there_is_not(exporter: Exporter, query: str) -> None:
+async def test_a_source_that_there_is_not(exporter: Filled, query: str) -> None:
     exporter.add("a b, c")
     response = await exporter.get(f"/metrics?{query}")
     assert (response.status_code, response.headers["Content-Type"]) == (404, PLAIN)
     assert response.text == "no such source; there are: prod, a b, c\n"
 
 
-async def test_nothing_is_kept_of_sources_that_are_gone(exporter: Exporter) -> None:
+async def test_nothing_is_kept_of_sources_that_are_gone(exporter: Filled) -> None:
     for number in range(30):
         exporter.add(f"source {number}")
         exporter.succeed(f"source {number}")
@@ -368,12 +346,12 @@ async def test_nothing_is_kept_of_sources_that_are_gone(exporter: Exporter) -> N
     assert sum(isinstance(one, Body) for one in gc.get_objects()) <= 2
 
 
-async def test_other_parameters_change_nothing(exporter: Exporter) -> None:
+async def test_other_parameters_change_nothing(exporter: Filled) -> None:
     exporter.succeed()
     assert _slots((await exporter.get("/metrics?sources=x")).text) == _slots((await exporter.get("/metrics")).text)
 
 
-async def test_service_discovery_lists_the_sources(exporter: Exporter) -> None:
+async def test_service_discovery_lists_the_sources(exporter: Filled) -> None:
     exporter.add(EVIL)
     exporter.store.add("scraper", "cloro")
     for host, scheme in (("exporter:10099", "http"), ("[::1]:10099", "http"), ("exporter.example", "https")):
@@ -390,7 +368,7 @@ async def test_service_discovery_lists_the_sources(exporter: Exporter) -> None:
     assert (await exporter.get("/sd")).json() == []
 
 
-async def test_service_discovery_wants_to_know_its_own_address(exporter: Exporter) -> None:
+async def test_service_discovery_wants_to_know_its_own_address(exporter: Filled) -> None:
     response = await exporter.get("/sd", Host="")
     assert (response.status_code, response.headers["Content-Type"]) == (400, PLAIN)
     assert response.text == "the header Host is missing: it is the address of the targets\n"
@@ -416,7 +394,7 @@ async def test_every_answer_tells_the_browser_to_do_nothing_with_it(method: str,
     async def reload() -> str:
         return "<script>"
 
-    exporter = Exporter(reload)
+    exporter = Filled(reload)
     exporter.add()
     answer = await exporter.request(method, path)
     assert answer.status_code == status
@@ -435,11 +413,21 @@ SECURE = {
 
 
 async def test_an_error_of_ours_has_the_headers_too() -> None:
-    def broken() -> float:
-        raise RuntimeError
+    is_broken = False
 
-    clock = Clock(now=broken)
-    failing = Guard(application(Store(clock), Telemetry(clock)), None, clock)
+    def now() -> float:
+        if is_broken:
+            raise RuntimeError
+        return 0.0
+
+    class Breaking(Time):
+        @property
+        def clock(self) -> Clock:
+            return Clock(now=now)
+
+    exporter = Exporter(time=Breaking())
+    failing = Guard(exporter.application, None, exporter.clock)
+    is_broken = True
     transport = httpx.ASGITransport(failing, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://exporter") as client:
         answer = await client.get("/metrics")
@@ -447,7 +435,7 @@ async def test_an_error_of_ours_has_the_headers_too() -> None:
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-async def test_ready_is_when_every_source_was_tried(exporter: Exporter) -> None:
+async def test_ready_is_when_every_source_was_tried(exporter: Filled) -> None:
     exporter.add("second")
     response = await exporter.get("/-/ready")
     assert (response.status_code, response.text) == (503, "not ready: no poll has ended yet of prod, second\n")
@@ -457,11 +445,11 @@ async def test_ready_is_when_every_source_was_tried(exporter: Exporter) -> None:
     exporter.succeed("second")
     response = await exporter.get("/-/ready")
     assert (response.status_code, response.text) == (200, "ready\n")
-    exporter.seconds = 1_000
+    exporter.time.seconds = 1_000
     assert (await exporter.get("/-/ready")).status_code == 200
 
 
-async def test_healthy_is_the_process(exporter: Exporter) -> None:
+async def test_healthy_is_the_process(exporter: Filled) -> None:
     exporter.fail()
     response = await exporter.get("/-/healthy")
     assert (response.status_code, response.text) == (200, "healthy\n")
@@ -480,14 +468,14 @@ async def test_reload(method: str, mistakes: str, status: int, text: str) -> Non
         calls.append(method)
         return mistakes
 
-    response = await Exporter(reload).request(method, "/-/reload")
+    response = await Filled(reload).request(method, "/-/reload")
     assert (response.status_code, response.text, response.headers["Content-Type"]) == (status, text, PLAIN)
     assert calls == [method]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
 async def test_reload_only_changes_on_purpose(method: str) -> None:
-    response = await Exporter(reloaded).request(method, "/-/reload")
+    response = await Filled(reloaded).request(method, "/-/reload")
     assert response.status_code == 405
     assert set(response.headers["Allow"].split(", ")) == {"POST", "PUT"}
 
@@ -517,23 +505,23 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def late(exporter: Exporter) -> None:
+def late(exporter: Filled) -> None:
     exporter.succeed()
-    exporter.seconds = 12.4
+    exporter.time.seconds = 12.4
     exporter.fail()
 
 
-def expired(exporter: Exporter) -> None:
+def expired(exporter: Filled) -> None:
     exporter.succeed()
     exporter.fail()
-    exporter.seconds = 90
+    exporter.time.seconds = 90
 
 
-def shared(exporter: Exporter) -> None:
+def shared(exporter: Filled) -> None:
     exporter.store.add("prod", "prefect", Shard(1, 3))
 
 
-def in_part(exporter: Exporter) -> None:
+def in_part(exporter: Filled) -> None:
     left_out = [Unreadable("queues", "timeout", "late", "pool", f"q{number}" if number else "") for number in range(12)]
     exporter.succeed(unreadable=tuple(left_out))
 
@@ -543,7 +531,7 @@ def in_part(exporter: Exporter) -> None:
     [
         (lambda _: None, ["first poll is running", "Data none yet"], ["Last poll took", "Series"]),
         (
-            Exporter.succeed,
+            Filled.succeed,
             [
                 "prefect up since 2023-11-14 22:13:20 UTC",
                 "Age of the data 0 s",
@@ -576,7 +564,7 @@ def in_part(exporter: Exporter) -> None:
     ids=["first-poll", "up", "dropped", "in-part", "down", "expired", "shared"],
 )
 async def test_the_page_tells_of_each_source(
-    exporter: Exporter, what: Callable[[Exporter], None], said: list[str], not_said: list[str]
+    exporter: Filled, what: Callable[[Exporter], None], said: list[str], not_said: list[str]
 ) -> None:
     what(exporter)
     text = Page((await exporter.get("/")).text).text
@@ -587,7 +575,7 @@ async def test_the_page_tells_of_each_source(
         assert part not in text
 
 
-async def test_the_page_links_to_what_is_served(exporter: Exporter) -> None:
+async def test_the_page_links_to_what_is_served(exporter: Filled) -> None:
     exporter.succeed()
     links = [link["href"] for link in Page((await exporter.get("/")).text).all("a")]
     assert links == ["metrics", "-/healthy", "-/ready"], "relative, for a proxy may present the page at any path"
@@ -595,7 +583,7 @@ async def test_the_page_links_to_what_is_served(exporter: Exporter) -> None:
 
 
 async def test_the_page_escapes_what_upstream_says() -> None:
-    exporter = Exporter()
+    exporter = Filled()
     exporter.add(EVIL)
     exporter.succeed(EVIL, unreadable=(Unreadable("queues", "timeout", EVIL, EVIL, EVIL),))
     exporter.fail(EVIL, EVIL)
@@ -606,7 +594,7 @@ async def test_the_page_escapes_what_upstream_says() -> None:
     assert page.all("script") == []
 
 
-async def test_the_page_allows_no_style_or_script_but_its_own(exporter: Exporter) -> None:
+async def test_the_page_allows_no_style_or_script_but_its_own(exporter: Filled) -> None:
     nonces = set()
     for _ in range(2):
         response = await exporter.get("/")

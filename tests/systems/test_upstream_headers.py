@@ -1,22 +1,19 @@
 """What headers of an upstream tell: the id of an answer, and when what was asked is deprecated and removed."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.clock import Clock
 from exporter.metrics.text import Format
-from exporter.polling.poller import Poller
-from exporter.polling.store import Store
-from exporter.polling.telemetry import Telemetry
 from exporter.shard import WHOLE
 from exporter.sources import SYSTEMS
 from exporter.sources.base import SourceConfig, SourceError
+from tests.harness.cases import CASES
 from tests.harness.cloro import KEY, PUBLISHED
+from tests.harness.inprocess import Exporter
 from tests.harness.upstream import Answer, Hangup, Request, Upstream, answer, serve
 
 ID = "7d0a4c1e-5f3b"
@@ -26,11 +23,10 @@ FIRST, SECOND = 1_798_761_600, 1_830_297_600
 
 
 def config(system: str, upstream: Upstream, **settings: Any) -> SourceConfig:
-    path = {"prefect": "/api", "cloro": ""}[system]
     settings = {
         "name": "s",
         "system": system,
-        "url": upstream.url + path,
+        "url": upstream.url + CASES[system].path,
         "authorization": {"credentials": KEY},
     } | settings
     return SYSTEMS[system].model_validate(settings)
@@ -123,16 +119,6 @@ async def test_an_id_is_of_the_request_that_failed() -> None:
     assert (asked, failed.reason, failed.request_id) == (2, "connect", "")
 
 
-@asynccontextmanager
-async def polling(*configs: SourceConfig) -> AsyncIterator[tuple[Poller, Store, Telemetry]]:
-    store = Store(Clock())
-    telemetry = Telemetry(Clock())
-    poller = Poller(store, telemetry, Clock())
-    await poller.configure(configs)
-    yield poller, store, telemetry
-    await poller.stop()
-
-
 async def test_the_same_trouble_is_logged_once_whatever_its_id() -> None:
     ids = iter(f"id-{n}" for n in range(100))
 
@@ -145,19 +131,19 @@ async def test_the_same_trouble_is_logged_once_whatever_its_id() -> None:
 
     async with serve(fail) as upstream:
         for system in SYSTEMS:
-            async with polling(config(system, upstream)) as (poller, *_):
+            async with Exporter(config(system, upstream)) as exporter:
                 with capture_logs() as logs:
                     for _ in range(3):
-                        await poller.poll("s")
+                        await exporter.poller.poll("s")
             said = [(line["event"], line["log_level"]) for line in logs]
             assert said == [("poll failed", level) for level in ("warning", "debug", "debug")], system
             assert len({line["error"] for line in logs}) == 3, "each has its own id"
             assert all("(X-Request-ID id-" in line["error"] for line in logs)
 
 
-def published(store: Store, telemetry: Telemetry) -> dict[str, float]:
+def published(exporter: Exporter) -> dict[str, float]:
     begin = "concurrency_exporter_upstream_"
-    lines = telemetry.render(store.view(), Format.CLASSIC).decode().splitlines()
+    lines = exporter.telemetry.render(exporter.view, Format.CLASSIC).decode().splitlines()
     dates = [line.removeprefix(begin).split("{") for line in lines if line.startswith(begin) and "timestamp" in line]
     return {name.removesuffix("_timestamp_seconds"): float(rest.split(" ")[1]) for name, rest in dates}
 
@@ -187,10 +173,10 @@ def published(store: Store, telemetry: Telemetry) -> dict[str, float]:
 async def test_a_date_of_deprecation_is_a_structured_one(header: str, expected: float | None) -> None:
     async with (
         serve(lambda _: answer(PUBLISHED, 200, {"Deprecation": header})) as upstream,
-        polling(config("cloro", upstream)) as (poller, store, telemetry),
+        Exporter(config("cloro", upstream)) as exporter,
     ):
-        await poller.poll("s")
-        assert published(store, telemetry) == ({} if expected is None else {"deprecation": expected})
+        await exporter.poller.poll("s")
+        assert published(exporter) == ({} if expected is None else {"deprecation": expected})
 
 
 @pytest.mark.parametrize(
@@ -211,10 +197,10 @@ async def test_a_date_of_deprecation_is_a_structured_one(header: str, expected: 
 async def test_a_sunset_is_a_date_of_http(header: str, expected: float | None) -> None:
     async with (
         serve(lambda _: answer(PUBLISHED, 200, {"Sunset": header})) as upstream,
-        polling(config("cloro", upstream)) as (poller, store, telemetry),
+        Exporter(config("cloro", upstream)) as exporter,
     ):
-        await poller.poll("s")
-        assert published(store, telemetry) == ({} if expected is None else {"sunset": expected})
+        await exporter.poller.poll("s")
+        assert published(exporter) == ({} if expected is None else {"sunset": expected})
 
 
 async def test_an_end_that_is_announced_is_logged_once_and_published_until_it_is_withdrawn() -> None:
@@ -227,20 +213,20 @@ async def test_an_end_that_is_announced_is_logged_once_and_published_until_it_is
     status = 200
     async with (
         serve(lambda _: answer(PUBLISHED, status, headers)) as upstream,
-        polling(config("cloro", upstream)) as (poller, store, telemetry),
+        Exporter(config("cloro", upstream)) as exporter,
     ):
         with capture_logs() as logs:
             for _ in range(3):
-                await poller.poll("s")
-            assert published(store, telemetry) == {"deprecation": FIRST, "sunset": SECOND}
+                await exporter.poller.poll("s")
+            assert published(exporter) == {"deprecation": FIRST, "sunset": SECOND}
             # A proxy's error page says nothing of it, and a reload changes nothing.
             status, headers = 502, {}
-            await poller.poll("s")
-            await poller.configure([config("cloro", upstream, interval="60s")])
-            await poller.poll("s")
-            assert published(store, telemetry) == {"deprecation": FIRST, "sunset": SECOND}
+            await exporter.poller.poll("s")
+            await exporter.configure(config("cloro", upstream, interval="60s"))
+            await exporter.poller.poll("s")
+            assert published(exporter) == {"deprecation": FIRST, "sunset": SECOND}
             status, headers = 200, both | {"Link": "<https://elsewhere.example.com>; rel=deprecation"}
-            await poller.poll("s")
+            await exporter.poller.poll("s")
         announced = [line for line in logs if line["event"] == "upstream deprecates endpoints that are read"]
         assert announced == [
             {
@@ -255,21 +241,21 @@ async def test_an_end_that_is_announced_is_logged_once_and_published_until_it_is
         ]
         headers = {"Sunset": "Fri, 01 Jan 2027 00:00:00 GMT"}
         with capture_logs() as logs:
-            await poller.poll("s")
+            await exporter.poller.poll("s")
         assert [line.get("sunset") for line in logs] == [datetime.fromtimestamp(FIRST, UTC).isoformat()]
         headers = {}
         with capture_logs() as logs:
-            await poller.poll("s")
-        assert (published(store, telemetry), logs) == ({}, [])
+            await exporter.poller.poll("s")
+        assert (published(exporter), logs) == ({}, [])
 
 
 async def test_an_error_announces_too() -> None:
     async with (
         serve(lambda _: answer({}, 410, {"Sunset": "Fri, 01 Jan 2027 00:00:00 GMT"})) as upstream,
-        polling(config("cloro", upstream)) as (poller, store, telemetry),
+        Exporter(config("cloro", upstream)) as exporter,
     ):
-        await poller.poll("s")
-        assert published(store, telemetry) == {"sunset": FIRST}
+        await exporter.poller.poll("s")
+        assert published(exporter) == {"sunset": FIRST}
 
 
 async def test_of_several_routes_the_earliest_counts() -> None:
@@ -282,10 +268,10 @@ async def test_of_several_routes_the_earliest_counts() -> None:
 
     async with (
         serve(next_answer) as upstream,
-        polling(config("prefect", upstream)) as (poller, store, telemetry),
+        Exporter(config("prefect", upstream)) as exporter,
     ):
         with capture_logs() as logs:
             for _ in range(3):
-                await poller.poll("s")
-        assert published(store, telemetry) == {"deprecation": FIRST}
+                await exporter.poller.poll("s")
+        assert published(exporter) == {"deprecation": FIRST}
         assert [line["endpoints"] for line in logs if "endpoints" in line] == ["/admin/version,/work_pools/filter"]
