@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import UnionType
-from typing import Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -27,8 +27,10 @@ from exporter.settings.regex import FullMatch
 from exporter.sources import SYSTEMS
 from exporter.sources.about import About
 from exporter.sources.base import SourceConfig
+from exporter.web import api as json_api
 from exporter.web import routes as web
 from exporter.web.config import WebConfig
+from exporter.web.schema import Error
 
 ROOT: Final = Path(__file__).parent.parent
 _FOLDERS: Final = ("docs", "alerts", "dashboards", "deploy")
@@ -107,6 +109,64 @@ def endpoints() -> str:
     return _table(("route", "method", "what it is"), rows)
 
 
+def api() -> str:
+    """The parameters of each route of the JSON API, and the fields of each object in its answers."""
+    parts = ["## Routes"]
+    models: dict[type[BaseModel], None] = {}
+    for operation in json_api.operations():
+        if answer := operation.answers:
+            path, returns = f"{json_api.PREFIX}{operation.path}", f"Returns {_link(answer)}."
+            parts.append(f"### {path}\n\n{operation.about} {returns}")
+            if fields := operation.takes.model_fields:
+                parts.append(_table(("parameter", "type", "meaning"), [_parameter(*field) for field in fields.items()]))
+            models |= dict.fromkeys(_with_nested(answer))
+    parts.append("## Objects")
+    described: list[type[BaseModel]] = [*models, Error]
+    for model in described:
+        rows = [
+            (f"`{name}`", _json_type(field.annotation), _about(field)) for name, field in model.model_fields.items()
+        ]
+        parts.append(f"### {model.__name__}\n\n{model.__doc__}\n\n{_table(('field', 'type', 'meaning'), rows)}")
+    return "\n\n".join(parts)
+
+
+def _parameter(name: str, field: FieldInfo) -> tuple[str, str, str]:
+    required = ", required" if field.is_required() else ""
+    return f"`{name}`{required}", _json_type(field.annotation).removesuffix(" or null"), _about(field)
+
+
+def _about(field: FieldInfo) -> str:
+    return (field.description or "").replace("\n", " ")
+
+
+def _with_nested(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """The model, and those in its fields."""
+    yield model
+    for field in model.model_fields.values():
+        for part in (field.annotation, *get_args(field.annotation)):
+            for inner in _nested(part):
+                yield from _with_nested(inner)
+
+
+def _json_type(annotation: Any) -> str:
+    """A type as it is in JSON. A field that may be null says so."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _json_type(parts[0])
+    if origin in {Union, UnionType}:
+        return " or ".join(_json_type(part) for part in parts)
+    if origin is Literal:
+        return " or ".join(f"`{word}`" for word in parts)
+    if origin in {list, dict}:
+        return f"{'list' if origin is list else 'object'} of {_json_type(parts[-1])}"
+    words = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+    return words.get(annotation) or _link(annotation)
+
+
+def _link(model: type[BaseModel]) -> str:
+    return f"[{model.__name__}](#{model.__name__.lower()})"
+
+
 def configuration() -> str:
     """A table of what all sources have, one of what is peculiar to each system, and one of each nested part."""
     parts = [f"Every source:\n\n{_keys(SourceConfig.model_fields)}"]
@@ -176,6 +236,7 @@ SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
     "environment": environment,
     "web configuration": web_configuration,
     "endpoints": endpoints,
+    "api": api,
     "metrics": metrics,
     "reasons of prefect": partial(reasons, "prefect"),
     "reasons of cloro": partial(reasons, "cloro"),

@@ -59,10 +59,14 @@ class WaitingTask:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The queued tasks that are in one state. `oldest` are some of them, longest first."""
+    """The queued tasks that are in one state. `oldest` are some of them, longest first.
+
+    `for_slot` is whether they wait for a slot of the queue or its pool, and not for one of another limit.
+    """
 
     count: int
     oldest: Sequence[WaitingTask] = ()
+    for_slot: bool = True
 
 
 class _Slots:
@@ -107,6 +111,8 @@ class Queue(_Slots):
     usage_known: bool | None = None
     active_slots: int | None = None
     slot_limit: int | None = None
+    limit_known: bool = True
+    """Whether upstream says what the limit is, or that there is none."""
     processing: int | None = None
     holders: Mapping[str, Holders] = field(default_factory=dict)
     queued: Mapping[str, int] = field(default_factory=dict)
@@ -123,8 +129,17 @@ class Queue(_Slots):
     url: str | None = None
 
     @property
+    def slot_waiting(self) -> int | None:
+        """Queued tasks that wait for a slot of the queue or its pool; None if the queued tasks are not known."""
+        if not self.queued:
+            return None
+        if not self.waiting:
+            return sum(self.queued.values())
+        return sum(waiting.count for waiting in self.waiting.values() if waiting.for_slot)
+
+    @property
     def need(self) -> int:
-        """How much it needs attention: 1 if work waits or no slot is free, 2 if it holds slots, 3 otherwise."""
+        """Its need for attention: 1 if work waits or no slot is free, 2 if it holds slots, 3 otherwise."""
         if self.is_full or any(self.queued.values()):
             return 1
         return 2 if self.active_slots or self.processing else 3
@@ -253,7 +268,8 @@ class Unreadable:
 class Snapshot:
     """All that one poll of one source found, complete but for what `unreadable` names.
 
-    `unsupported` are the parts that this server, or this version of it, does not have. `memory` is what the source
+    `unsupported` are the parts that this server, or this version of it, does not have, and `not_collected` those that
+    the configuration leaves out. `memory` is what the source
     wants to know at its next poll; only its own system looks inside.
     """
 
@@ -262,6 +278,7 @@ class Snapshot:
     limits: tuple[Limit, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
     unsupported: tuple[Part, ...] = ()
+    not_collected: tuple[Part, ...] = ()
     version: str = ""
     """Version of the server; empty where it is not known."""
     rate_limit: RateLimit | None = None

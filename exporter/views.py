@@ -177,18 +177,19 @@ def page(items: Sequence[T], number: int = 1, size: int = PAGE_SIZE) -> Page[T]:
     return Page(items[(number - 1) * size : number * size], number, pages, len(items))
 
 
-def selected(states: Sequence[SourceState], wanted: Wanted = EVERYTHING) -> list[SourceState]:
-    """Return the sources that the filter admits, with and without data.
+def selected(states: Sequence[SourceState], wanted: Wanted = EVERYTHING, part: Part = "queues") -> list[SourceState]:
+    """Return the sources that the filter admits, also those that know nothing of a part.
 
-    Raises `NotFoundError` if there is none, and `NotKnownError` if none of them has data.
+    Raises `NotFoundError` if there is none, and `NotKnownError` if none of them knows anything of it.
     """
     found = [state for state in states if wanted.admits_source(state)]
     if not found and states:
         of_system = f" of the system {wanted.system!r}" if wanted.system else ""
         named = f" {wanted.source!r}" if wanted.source else ""
         raise NotFoundError(f"no source{named}{of_system}; there are: {', '.join(state.name for state in states)}")
-    if not any(state.published for state in found):
-        raise NotKnownError("; ".join(map(why_no_data, found)) or "there are no sources", *found)
+    why = [why_missing(state, part) for state in found]
+    if all(why):
+        raise NotKnownError("; ".join(why) or "there are no sources", *found)
     return found
 
 
@@ -209,6 +210,23 @@ def why_no_data(state: SourceState) -> str:
     what = "the data has expired" if state.last_success else "no poll has succeeded yet"
     failed = f"; last failure: {state.failure.reason}" if state.failure else ""
     return f"source {state.name!r} has no data: {what}{failed}"
+
+
+def why_missing(state: SourceState, part: Part) -> str:
+    """Say why nothing is known of a part of a source; empty if something is, or if its system has no such part."""
+    if state.published is None:
+        return why_no_data(state)
+    snapshot = state.published.snapshot
+    # The backlog needs the queues too.
+    parts: set[Part] = {"queues", "backlog"} if part == "queues" else {part}
+    if parts <= set(snapshot.not_collected):
+        return f"the {part} of source {state.name!r} are not known: its configuration does not collect them"
+    if part in snapshot.unsupported and part != "queues":
+        return f"the {part} of source {state.name!r} are not known: its server does not support them"
+    for one in left_out(state, part):
+        if not one.pool and not one.queue:
+            return f"the {part} of source {state.name!r} are not known: {one.reason}: {one.message}"
+    return ""
 
 
 def left_out(state: SourceState, part: Part, pool: str = "", queue: str = "") -> list[Unreadable]:
@@ -256,7 +274,7 @@ def queue(states: Sequence[SourceState], source_name: str, pool_name: str, name:
         if one.name == name and one.pool == pool_name:
             return QueueView(_origin(state, published), one, _pool_of(published, pool_name))
     of_pool = f" of pool {pool_name!r}" if pool_name else ""
-    raise _absent(state, left_out(state, "queues", pool_name, name), f"queue {name!r}{of_pool}")
+    raise _absent(state, "queues", left_out(state, "queues", pool_name, name), f"queue {name!r}{of_pool}")
 
 
 def pool(states: Sequence[SourceState], source_name: str, name: str) -> PoolView:
@@ -267,7 +285,7 @@ def pool(states: Sequence[SourceState], source_name: str, name: str) -> PoolView
             QueueView(_origin(state, published), each, one) for each in published.snapshot.queues if each.pool == name
         ]
         return PoolView(_origin(state, published), one, tuple(sorted(mine, key=_by_need)))
-    raise _absent(state, left_out(state, "pools", name), f"pool {name!r}")
+    raise _absent(state, "pools", left_out(state, "pools", name), f"pool {name!r}")
 
 
 def limit(states: Sequence[SourceState], source_name: str, kind: str, name: str) -> LimitView:
@@ -276,16 +294,18 @@ def limit(states: Sequence[SourceState], source_name: str, kind: str, name: str)
     for one in published.snapshot.limits:
         if one.name == name and one.kind == kind:
             return LimitView(_origin(state, published), one)
-    raise _absent(state, left_out(state, "limits"), f"{kind!r} limit {name!r}")
+    raise _absent(state, "limits", left_out(state, "limits"), f"{kind!r} limit {name!r}")
 
 
-def _absent(state: SourceState, unread: Sequence[Unreadable], what: str) -> NotFoundError | NotKnownError:
-    """The error for something that a snapshot does not have: perhaps the poll could not read it."""
+def _absent(state: SourceState, part: Part, unread: Sequence[Unreadable], what: str) -> NotFoundError | NotKnownError:
+    """The error for something that a snapshot does not have: perhaps it was not read."""
+    if why := why_missing(state, part):
+        return NotKnownError(why, state)
     if unread:
         one = unread[0]
         return NotKnownError(f"{what} of source {state.name!r} is not known: {one.reason}: {one.message}", state)
-    part = f", of which this exporter reads shard {state.shard}" if state.shard.total > 1 else ""
-    return NotFoundError(f"no {what} in the data of source {state.name!r}{part}")
+    share = f", of which this exporter reads shard {state.shard}" if state.shard.total > 1 else ""
+    return NotFoundError(f"no {what} in the data of source {state.name!r}{share}")
 
 
 def _origin(state: SourceState, published: Published) -> Origin:

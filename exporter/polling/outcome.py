@@ -10,9 +10,12 @@ Announced = Mapping[str, Retirement | None]
 """By route, the end that its last answer in a poll announced, or that it announced none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Published:
-    """A good snapshot, and its text. `taken_at` is in seconds since the epoch, `expires` on the monotonic clock."""
+    """A good snapshot, and its text. `taken_at` is in seconds since the epoch, `expires` on the monotonic clock.
+
+    What is made of it can be dropped when nothing refers to it any more.
+    """
 
     snapshot: Snapshot
     rendered: Rendered

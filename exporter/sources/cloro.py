@@ -130,6 +130,7 @@ class CloroSource:
             name=QUEUE_NAME,
             active_slots=concurrency.used,
             slot_limit=concurrency.max,
+            limit_known=concurrency.max is not None,
             usage_known=concurrency.used is not None,
             processing=status.processingTasks,
             queued=queued,

@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from exporter.polling.store import Store, View
 from exporter.polling.telemetry import Telemetry
-from exporter.web import management, pages
+from exporter.web import api, management, pages
 from exporter.web.discovery import ServiceDiscovery
 from exporter.web.location import Location
 from exporter.web.management import Reload
@@ -44,6 +44,7 @@ def application(
         route("/", pages.status, "GET"),
         route("/metrics", Scrape(telemetry), "GET"),
         route("/sd", ServiceDiscovery(location), "GET"),
+        *(route(api.PREFIX + one.path, api.handled(one.handler), "GET") for one in api.operations()),
         route("/-/healthy", management.healthy, "GET"),
         route("/-/ready", management.ready, "GET"),
     ]

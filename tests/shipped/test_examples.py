@@ -5,6 +5,7 @@ after it. A command that can be run is run: what is on PATH is in `PROGRAMS` and
 """
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -184,6 +185,13 @@ def text(block: Block, scratch: Scratch) -> None:
             assert {*sample.labels} <= series[sample.name], sample
 
 
+def json_(block: Block, scratch: Scratch) -> None:
+    """What a request printed just before, with other values, or any JSON."""
+    example = json.loads(block.text)
+    if scratch.output:
+        assert json.loads(scratch.output).keys() == example.keys()
+
+
 def _shape(line: str, scratch: Scratch) -> str:
     """A line without what is another at each run: its numbers, and how wide the columns are."""
     for port, here in scratch.ports.items():
@@ -197,7 +205,14 @@ def nginx(block: Block, scratch: Scratch) -> None:
     check(*nginx_command(scratch.folder / "nginx", server), "-t")
 
 
-LANGUAGES: Final[Mapping[str, Check]] = {"yaml": yaml, "sh": shell, "promql": promql, "text": text, "nginx": nginx}
+LANGUAGES: Final[Mapping[str, Check]] = {
+    "yaml": yaml,
+    "sh": shell,
+    "promql": promql,
+    "text": text,
+    "json": json_,
+    "nginx": nginx,
+}
 
 
 def check(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
@@ -304,6 +319,7 @@ WRONG: Final = {
     "an unknown key": "```yaml\nsources:\n  - name: a\n    system: prefect\n    url: http://a/api\n    every: 5s\n```",
     "YAML of no kind": "```yaml\ncolour: blue\n```",
     "an unknown metric": "```promql\nsum(concurrency_queue_slots)\n```",
+    "another answer": '```sh\nprintf "{}"\n```\n\n```json\n{"a": 1}\n```',
     "an unknown label": '```text\nconcurrency_queue_slot_limit{host="a"} 1\n```',
     "what is not printed": "```sh\nconcurrency-exporter --version\n```\n\n```text\nexporter 1.0\n```",
 }

@@ -8,20 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter import views
-from exporter.metrics.exposition import render
-from exporter.model import Holder, Holders, Limit, Pool, Queue, Snapshot, Unreadable, Waiting, WaitingTask
-from exporter.polling.outcome import Failure, Published
+from exporter.model import Holder, Holders, Limit, Pool, Queue, Unreadable, Waiting, WaitingTask
+from exporter.polling.outcome import Failure
 from exporter.polling.store import SourceState, View
 from exporter.shard import Shard
 from exporter.views import NotFoundError, NotKnownError, Wanted
-
-
-def state(name: str = "prod", *queues: Queue, system: str = "prefect", **more: object) -> SourceState:
-    """A source with such a snapshot, which was taken at 1,000 and expires at 90."""
-    snapshot = Snapshot(queues=queues, **more)  # type: ignore[arg-type]
-    text = render(snapshot, source=name, system=system, max_series=1_000)
-    published = Published(snapshot, text, taken_at=1_000, expires=90)
-    return SourceState(name, system, since=0, outcome="success", published=published, last_success=1_000)
+from tests.harness.states import state
 
 
 def without_data(name: str = "old", *, expired: bool = True) -> SourceState:
@@ -245,9 +237,35 @@ def test_what_a_poll_left_out_is_not_known_to_be_absent(unreadable: Unreadable, 
         except NotFoundError:
             found.add(what)
         except NotKnownError as error:
-            assert "is not known: timeout: late" in str(error)  # noqa: PT017
+            assert "not known: timeout: late" in str(error)  # noqa: PT017
             assert error.states == tuple(states)  # noqa: PT017
     assert found == known
+
+
+def test_a_part_of_which_nothing_is_known_is_not_empty() -> None:
+    found = state("prod", Queue("p", "q"), not_collected=("limits",))
+    old = replace(state("cloud", Queue("p", "q")), shard=Shard(0, 2))
+    for states, why in (
+        ([found], "the limits of source 'prod' are not known: its configuration does not collect them"),
+        ([state(unsupported=("limits",))], "are not known: its server does not support them"),
+        ([state(unreadable=(Unreadable("limits", "timeout", "late"),))], "are not known: timeout: late"),
+        ([found, without_data()], "its configuration does not collect them; source 'old' has no data"),
+    ):
+        with pytest.raises(NotKnownError, match=why):
+            views.selected(states, Wanted(), "limits")
+        if len(states) == 1:
+            with pytest.raises(NotKnownError, match=why):
+                views.limit(states, "prod", "tag", "t")
+    assert views.selected([found, old], Wanted(), "limits") == [found, old]
+    assert views.selected([found], Wanted()) == [found]
+    one_too_long = Unreadable("limits", "too_large", "its name is too long", "a name")
+    assert views.selected([state(unreadable=(one_too_long,))], Wanted(), "limits")
+
+
+def test_queues_are_read_for_their_slots_or_for_what_waits() -> None:
+    for parts in (("queues",), ("backlog",)):
+        assert views.why_missing(state(not_collected=parts), "queues") == ""
+    assert "does not collect" in views.why_missing(state(not_collected=("queues", "backlog")), "queues")
 
 
 @given(total=st.integers(0, 350), size=st.integers(1, 120))

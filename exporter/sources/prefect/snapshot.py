@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from exporter import model
-from exporter.model import Limit, Part, Pool, Queue, Snapshot, Waiting, Workers, blocked_by
+from exporter.model import PARTS, Limit, Part, Pool, Queue, Snapshot, Waiting, Workers, blocked_by
 from exporter.sources.prefect.about import ABOUT, POOL_STATUSES
 from exporter.sources.prefect.api import ConcurrencyLimit, WorkPool, WorkQueue
-from exporter.sources.prefect.causes import Attribution, Cause, Facts, attribute
+from exporter.sources.prefect.causes import HELD_BACK, Attribution, Cause, Facts, attribute
 from exporter.sources.prefect.reading import (
     Backlog,
     Holders,
@@ -55,6 +55,7 @@ def to_snapshot(reading: Reading, collect: Collection[Part], before: object, *, 
         ),
         unreadable=tuple(reading.unreadable),
         unsupported=reading.unsupported,
+        not_collected=tuple(part for part in PARTS if part not in collect),
         version=reading.version,
         memory=Memory(causes.by_run) if causes else memory,
     )
@@ -144,7 +145,7 @@ def waiting_by_state(counts: Mapping[str, int]) -> dict[str, Waiting]:
     by_state = {state: counts.get(state, 0) for state in WAITING_STATES}
     if other := sum(counts.values()) - sum(by_state.values()):
         by_state["other"] = other
-    return {state: Waiting(count) for state, count in by_state.items()}
+    return {state: Waiting(count, for_slot=state != HELD_BACK) for state, count in by_state.items()}
 
 
 def _pool(pool: WorkPool, workers: PoolWorkers | None, *, whole: bool) -> Pool:

@@ -99,6 +99,11 @@ ROUTES = {
     "/metrics?source=prod": CLASSIC,
     "/metrics?source=": CLASSIC,
     "/sd": "application/json",
+    "/api/v1/queues": "application/json",
+    "/api/v1/queue?source=prod&pool=pool&queue=queue": "application/json",
+    "/api/v1/limits": "application/json",
+    "/api/v1/sources": "application/json",
+    "/api/v1/openapi.json": "application/json",
     "/-/healthy": PLAIN,
     "/-/ready": PLAIN,
 }
@@ -139,6 +144,7 @@ ENDS = (
 BEGINNINGS = ("/", "/.", "/..", "/x/..", "/-", "/%2e", "/%2e%2e", "/%2f", "/%0a", "/%5c")
 OTHER_PATHS = {
     "/metric", "/metrics/x", "/-/", "/-/reload", "/-/quit", "/favicon.ico", "/..%2fmetrics", "/debug/pprof", "*",
+    "/api", "/api/", "/api/v1", "/api/v1/", "/api/v2/queues", "/api/v1/queue/", "/api/v1/queues%0a", "/api/v1/%71ueues",
     "/Metrics", "/METRICS", "/%4detrics", "/-%2fhealthy", "/-%2Fready", "/-//healthy", "/-/./healthy",
     "/-/x/../healthy", "/-%252fready", "/%c0%afmetrics",
     "http://exporter//metrics", "http://exporter/metrics%0a", "http://exporter/-%2fready",
