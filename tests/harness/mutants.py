@@ -117,8 +117,11 @@ def _pieces(node: Any) -> list[Any]:
         case promql.Call():
             arguments = [piece for argument in node.args for piece in (", ", argument)][1:]
             pieces = [f"{node.func.name}(", *arguments, ")"]
+        case promql.StringLiteral():
+            pieces = [f'"{node.val}"']
         case promql.AggregateExpr():
-            pieces = [str(node.op), _grouping(node.modifier), "(", node.expr, ")"]
+            first = [node.param, ", "] if node.param else []
+            pieces = [str(node.op), _grouping(node.modifier), "(", *first, node.expr, ")"]
         case promql.BinaryExpr():
             pieces = [node.lhs, f" {node.op}", _matching(node.modifier), " ", node.rhs]
         case promql.ParenExpr():
@@ -181,6 +184,8 @@ def _own(node: Any) -> Changed:
         case promql.NumberLiteral() if node.val != float("inf"):
             for value in (node.val * 1.25, node.val * 0.8) if node.val else (1.0,):
                 yield f"{_number(node.val)} → {_number(value)}", _number(value)
+        case promql.StringLiteral():
+            yield f"another {node.val!r}", f'"{node.val}-"'
         case promql.VectorSelector():
             yield from _matchers(node, _offset(node))
         case promql.MatrixSelector():

@@ -458,7 +458,7 @@ def test_every_threshold_can_be_chosen() -> None:
     assert of["ConcurrencyNearLimit"].default == "0.9"
     assert of["ConcurrencyNoWorker"].query.splitlines()[1:3] == [
         "  concurrency:worker_absence:seconds",
-        "    and concurrency:slot_waiting_tasks:sum > 0",
+        '    and ignoring (reason) concurrency:blocked_tasks:sum{resource="queue", reason=~"no_worker|unknown"}',
     ]
 
 

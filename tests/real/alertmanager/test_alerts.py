@@ -163,13 +163,23 @@ INHIBITED = {
     ),
     "no worker explains why nothing starts": (
         alert_of("ConcurrencyNoWorker", **Q),
-        [alert_of("ConcurrencyQueueStalled", **Q), alert_of("ConcurrencyOldestTaskWaitsTooLong", **Q)],
-        [alert_of("ConcurrencySlotsSaturated", **Q), *elsewhere("ConcurrencyQueueStalled", **Q)],
+        [
+            alert_of("ConcurrencyQueueStalled", **Q),
+            alert_of("ConcurrencyOldestTaskWaitsTooLong", **Q),
+            alert_of("ConcurrencySlotsSaturated", **Q),
+        ],
+        [
+            *elsewhere("ConcurrencyQueueStalled", **Q),
+            alert_of("ConcurrencySlotsSaturated", source="s", pool="p", resource="pool"),
+        ],
     ),
-    "that nothing starts explains why a task waits": (
+    "that nothing starts explains why tasks wait": (
         alert_of("ConcurrencyQueueStalled", **Q),
-        [alert_of("ConcurrencyOldestTaskWaitsTooLong", **Q)],
-        [alert_of("ConcurrencySlotsSaturated", **Q), *elsewhere("ConcurrencyOldestTaskWaitsTooLong", **Q)],
+        [alert_of("ConcurrencyOldestTaskWaitsTooLong", **Q), alert_of("ConcurrencySlotsSaturated", **Q)],
+        [
+            *elsewhere("ConcurrencyOldestTaskWaitsTooLong", **Q),
+            *elsewhere("ConcurrencySlotsSaturated", **Q),
+        ],
     ),
     "without any exporter all that is left is old": (
         alert_of("ConcurrencyExporterAbsent"),
@@ -254,6 +264,14 @@ GROUPS = [
         ],
     ),
     ("page", [alert_of("ConcurrencyNoWorker", **Q | {"pool": "o"})]),
+    # The queues of one pool, which may be paused as a whole.
+    (
+        "ticket",
+        [
+            alert_of("ConcurrencyQueuePausedWithWork", **Q | {"queue": "u"}),
+            alert_of("ConcurrencyQueuePausedWithWork", **Q | {"queue": "v"}),
+        ],
+    ),
     # One source.
     (
         "page",
