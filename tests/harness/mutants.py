@@ -63,6 +63,7 @@ EQUIVALENT: Final = {
     "concurrency:wanted_slots:sum: concurrency:startable_tasks:sum without resource": "queues have a label more",
     "concurrency:startable_tasks:sum: concurrency:active_slots:max without resource": "a pool with its own has those",
     "concurrency:slot_demand:p75_1d: 1 → 1.25": "slots are whole",
+    "concurrency:leading_reason:tasks: 1 → 1.25": "it is the number of series",
     "ConcurrencyNearLimit: for: 30m → 1440s": "its tests are of days, and look every ten minutes",
 }
 """Mutants that no test can catch, and why."""
@@ -181,9 +182,8 @@ def expressions(node: Any) -> Changed:
 
 def _own(node: Any) -> Changed:
     match node:
-        case promql.NumberLiteral() if node.val != float("inf"):
-            for value in (node.val * 1.25, node.val * 0.8) if node.val else (1.0,):
-                yield f"{_number(node.val)} → {_number(value)}", _number(value)
+        case promql.NumberLiteral():
+            yield from _numbers(node.val)
         case promql.StringLiteral():
             yield f"another {node.val!r}", f'"{node.val}-"'
         case promql.VectorSelector():
@@ -206,6 +206,12 @@ def _own(node: Any) -> Changed:
                 yield f"{node.op} without the label {label}", _text_of(pieces)
         case promql.BinaryExpr():
             yield from _binary(node)
+
+
+def _numbers(number: float) -> Changed:
+    if number != float("inf"):
+        for value in (number * 1.25, number * 0.8) if number else (1.0,):
+            yield f"{_number(number)} → {_number(value)}", _number(value)
 
 
 def _text_of(pieces: Sequence[Any]) -> str:

@@ -133,7 +133,7 @@ BY_ALERT = {rule.name: rule for rule in RULES if rule.kind == "alert"}
 EVERY_ALERT = pytest.mark.parametrize("alert", BY_ALERT.values(), ids=BY_ALERT)
 
 
-LABELS = TARGET | {"resource", "alertname", "severity"}.union(*(family.labels for family in (*OBSERVED, *OWN)))
+LABELS = TARGET | {"resource", "cause", "alertname", "severity"}.union(*(family.labels for family in (*OBSERVED, *OWN)))
 
 
 OF_TARGETS = ["cluster", "namespace", "job"]

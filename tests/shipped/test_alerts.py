@@ -14,6 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from docs import alerting
+from exporter.config import ABOUT
 from tests.harness.documents import blocks as blocks_of
 from tests.harness.mutants import Bench, Mutant, dump
 from tests.harness.programs import ROOT, program
@@ -273,6 +274,13 @@ def test_recorded_names_have_level_metric_and_operations() -> None:
     assert used <= recorded
 
 
+def test_every_reason_has_words_in_the_texts_of_alerts() -> None:
+    (rule,) = [rule for rule in RULES if rule.name == "concurrency:leading_reason:tasks"]
+    causes = re.findall(r'"cause", "([\w ]+)", "reason", "(\w+)"', rule.expr)
+    assert {reason for _, reason in causes} == {reason for about in ABOUT.values() for reason in about.reasons}
+    assert len(set(causes)) == len(causes)
+
+
 # --- Alerts: complete, each tested in both directions, each with a runbook.
 
 
@@ -352,9 +360,14 @@ def test_no_runbook_is_left_over() -> None:
 
 def test_every_threshold_is_that_of_the_alert_that_its_comment_names() -> None:
     text = (ALERTS / "thresholds.yml").read_text(encoding="utf-8")
+    conditions = {rule.name: rule.uses for rule in RULES if rule.name.endswith(":condition")}
     of_alert = dict.fromkeys(rule.name for rule in THRESHOLDS)
     for name in of_alert:
-        users = [alert.name for alert in BY_ALERT.values() if name in READS[alert.name]]
+        users = []
+        for alert in BY_ALERT.values():
+            held = HELD.fullmatch(alert.expr)
+            if name in (conditions[held["condition"]] if held else alert.uses):
+                users.append(alert.name)
         assert len(users) == 1, name
         comment = re.search(rf"(Concurrency\w+):[^\n]*\n(?: +#[^\n]*\n)* +- record: {name}\n", text)
         assert comment, name

@@ -84,8 +84,8 @@ def test_a_page_comes_and_is_taken_back(tmp_path: Path, rule_files: list[str]) -
             }
             text = page["annotations"]["description"]
             assert "queue async" in text
-            assert re.search(r"\b5 slots\b", text)
-            assert re.search(r"Waiting now: 7\b", text)
+            assert re.search(r"\(slots: 5\)", text)
+            assert re.search(r"\b7 of 7 tasks wait for the limit of the queue\.", text)
             assert page["annotations"]["runbook_url"].endswith("/ConcurrencySlotsSaturated.md")
             assert "/d/concurrency-queue?" in page["annotations"]["dashboard_url"]
             assert "var-source=full" in page["annotations"]["dashboard_url"]
