@@ -344,6 +344,7 @@ def reloadable(tmp_path: Path, url: str) -> Iterator[tuple[Command, Path, Path]]
         yield command, config, web
 
 
+@pytest.mark.slow
 async def test_no_scrape_fails_and_no_series_flickers(tmp_path: Path) -> None:
     """Eight scrapers in tight loops, while files that are good, bad, longer and shorter are reloaded in both ways."""
     with serving(upstream_answer({f"queue {number}": number for number in range(5)})) as upstream:

@@ -23,6 +23,7 @@ from exporter.web.config import WebConfig
 from exporter.web.tls import TlsServerConfig
 from tests.fuzz import strict, targets
 from tests.fuzz.upstream import GOOD, ident, ok
+from tests.harness.json_places import changed, places
 from tests.harness.upstream import Request, answer, serve
 
 LONG = int(os.environ.get("FUZZ_EXAMPLES", "0"))
@@ -75,24 +76,6 @@ JSON = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
     max_leaves=6,
 )
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path of every value in a document."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(place for key, one in inner for place in places(one, (*path, key)))]
-
-
-def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    """The document with another value in that place, or without it where `new` is `...`."""
-    if not path:
-        return new
-    copy = dict(value) if isinstance(value, dict) else list(value)
-    if new is ... and len(path) == 1:
-        del copy[path[0]]
-    else:
-        copy[path[0]] = changed(copy[path[0]], path[1:], new)
-    return copy
 
 
 def poll(kinds: dict[str, bytes], *, thorough: bool = True) -> SourceState:

@@ -40,12 +40,14 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_the_blocks_are_these() -> None:
-    assert [block.language for block in BLOCKS] == ["json", "python", "diff", "yaml", "text", "text"]
+    assert [block.language for block in BLOCKS] == ["json", "python", "diff", "yaml", "text", "text", "python"]
 
 
 @pytest.mark.parametrize("command", [["ruff", "format", "--check"], ["ruff", "check"]], ids=" ".join)
 def test_it_passes_the_linters(tree: Path, command: list[str]) -> None:
-    files = [tree / "exporter/sources/buildfarm.py", tree / "exporter/sources/__init__.py"]
+    case = tree / "case.py"
+    case.write_text(BLOCKS[6].text.partition("\n")[2], encoding="utf-8")
+    files = [tree / "exporter/sources/buildfarm.py", tree / "exporter/sources/__init__.py", case]
     subprocess.run([sys.executable, "-m", *command, *files], cwd=tree, check=True)
 
 
@@ -86,30 +88,44 @@ async def test_an_answer_that_breaks_its_contract_fails_the_poll(tree: Path) -> 
     assert BLOCKS[5].text.strip() in log
 
 
-def test_one_module_one_word_and_golden_files_are_all(tree: Path) -> None:
+@pytest.mark.slow
+def test_one_module_one_word_a_case_and_golden_files_are_all(tree: Path) -> None:
     """What else tells of the system is generated of it."""
     for folder in ("alerts", "dashboards", "deploy", "docs", "tests"):
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     for document in ROOT.glob("*.md"):
         shutil.copy(document, tree)
-    golden = tree / "tests" / "systems" / "buildfarm" / "golden"
+    case = BLOCKS[6]
+    assert case.file
+    golden = (tree / case.file).parent / "golden"
     golden.mkdir(parents=True)
     asked = {"/queues": [{"asked": None, "body": json.loads(BLOCKS[0].text)}]}
     (golden / "queues.json").write_text(json.dumps(asked), encoding="utf-8")
 
+    def done(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, *command], cwd=tree, capture_output=True, text=True, check=False)
+
     def run(*command: str) -> str:
-        done = subprocess.run([sys.executable, *command], cwd=tree, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        ended = done(*command)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    def refused(*command: str) -> str:
+        ended = done(*command)
+        assert ended.returncode != 0
+        return ended.stdout + ended.stderr
 
     of_it = ("-m", "pytest", "-k", "buildfarm", "-p", "no:cacheprovider")
+    assert "buildfarm has no tests/systems/buildfarm/case.py" in refused(*of_it, "tests/systems")
+    (tree / case.file).write_text(case.text.partition("\n")[2], encoding="utf-8")
     run(*of_it, "tests/systems/test_golden.py", "--update-golden")
     assert "concurrency_queue_active_slots" in (golden / "queues.prom").read_text(encoding="utf-8")
     assert " passed" in run(*of_it, "tests/systems")
     run("-m", "docs.generate")
     run("-m", "dashboards.build")
 
-    files = (path for path in tree.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    caches = {"__pycache__", ".hypothesis"}
+    files = (path for path in tree.rglob("*") if path.is_file() and not caches.intersection(path.parts))
     written = {
         str(name)
         for name in (path.relative_to(tree) for path in files)
@@ -119,6 +135,7 @@ def test_one_module_one_word_and_golden_files_are_all(tree: Path) -> None:
     assert written == generated | {
         "exporter/sources/buildfarm.py",
         "exporter/sources/__init__.py",
+        "tests/systems/buildfarm/case.py",
         *(f"tests/systems/buildfarm/golden/queues.{suffix}" for suffix in ("json", "prom", "om")),
     }
     before, after = (

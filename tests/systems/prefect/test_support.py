@@ -124,7 +124,7 @@ async def test_a_version_that_is_known_stays_while_it_can_not_be_asked_for(fault
     """It is asked for at each poll then, and at every 20th when it has come."""
     fake = small()
     versions, polls = [], []
-    async with serve(fake) as upstream, OneSource("prefect", upstream.url, **ALL) as exporter:
+    async with serve(fake) as upstream, OneSource("prefect", upstream.url, collect=["pools"]) as exporter:
         for number in range(45):
             fake.faults = {VERSION: answer("3.8.8") if number < 20 else fault if number < 22 else answer("3.9.1")}
             versions.append(snapshot_of(await exporter.poll()).version)

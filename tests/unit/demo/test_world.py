@@ -200,6 +200,7 @@ def test_two_runs_are_stuck_for_good() -> None:
     assert world.now - old[StateType.PENDING].state.timestamp > timedelta(hours=3, minutes=40)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_over_a_week() -> None:
     world, tasks = World(START), Tasks(START)
     for hour in range(0, 7 * 24 + 1, 4):

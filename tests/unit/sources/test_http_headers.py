@@ -139,7 +139,7 @@ async def test_a_file_that_can_not_be_read_to_its_end_is_read_once(place: str, t
             "tls_config": {"tls_config": {"ca_file": str(tmp_path / "ca.pem")}},
         }
         system = "prefect" if place == "oauth2" else "cloro"
-        times = {"interval": "1s", "timeout": "900ms", "stale_after": "1m"}
+        times = {"interval": "300ms", "timeout": "200ms", "stale_after": "1m"}
         url = upstream.url
         if place == "tls_config":
             file, url = tmp_path / "ca.pem", url.replace("http:", "https:")
