@@ -102,8 +102,8 @@ def parser() -> argparse.ArgumentParser:
         action=_Once,
         nargs=0,
         default=False,
-        help="poll every source once and print the queues, the cost and the failures; exit status 0 if every source was"
-        " read completely, 1 otherwise",
+        help="poll every source once and print the queues, why their tasks wait, the cost and the failures; exit"
+        " status 0 if every source was read completely, 1 otherwise",
     )
     parser.add_argument(
         "--shard",

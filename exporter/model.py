@@ -138,6 +138,12 @@ class Queue(_Slots):
         return sum(waiting.count for waiting in self.waiting.values() if waiting.for_slot)
 
     @property
+    def why(self) -> tuple[str, int] | None:
+        """Return the reason that most queued tasks wait for, and how many do; None if none waits."""
+        reason, tasks = max(self.blocked.items(), key=lambda one: one[1], default=("", 0))
+        return (reason, tasks) if tasks else None
+
+    @property
     def need(self) -> int:
         """Its need for attention: 1 if work waits or no slot is free, 2 if it holds slots, 3 otherwise."""
         if self.is_full or any(self.queued.values()):

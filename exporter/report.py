@@ -32,7 +32,7 @@ def report(states: Sequence[SourceState], requests: Callable[[str], int]) -> str
     ]
     parts = [_table(("SOURCE", "SYSTEM", "OUTCOME", "POOLS", "QUEUES", "SERIES", "REQUESTS", "SECONDS"), sources)]
     if queues:
-        header = ("SOURCE", "POOL", "QUEUE", "ACTIVE", "LIMIT", "HOLDERS", "OLDEST", "QUEUED", "WAITED", "")
+        header = ("SOURCE", "POOL", "QUEUE", "ACTIVE", "LIMIT", "HOLDERS", "OLDEST", "QUEUED", "WAITED", "WHY", "")
         parts.append(_table(header, queues))
     if limits := [row for state in states for row in _limit_rows(state)]:
         parts.append(_table(("SOURCE", "KIND", "LIMIT", "ACTIVE", "SLOTS", ""), limits))
@@ -53,8 +53,16 @@ def _queue_row(source: str, queue: Queue) -> tuple[object, ...]:
         _seconds(max(durations, default=None)),
         sum(queue.queued.values()) if queue.queued else None,
         _seconds(queue.longest_wait),
+        _why(queue),
         "paused" if queue.paused else "",
     )
+
+
+def _why(queue: Queue) -> str:
+    if queue.why is None:
+        return ""
+    reason, tasks = queue.why
+    return f"{tasks} of {sum(queue.blocked.values())}: {reason}"
 
 
 def _limit_rows(state: SourceState) -> Iterable[tuple[object, ...]]:

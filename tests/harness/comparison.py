@@ -1,5 +1,6 @@
 """What the exporter publishes of a Prefect server, compared with an independent reading of it."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -121,9 +122,14 @@ def assert_reasons_of_readings(found: Series, before: Reading, after: Reading) -
 
     The server does not tell its database. So it may be unknown what a paused queue leaves of its pool's slots.
     """
+    assert_reasons({key: reasons_of(found, *key) for key in before.queues}, before, after)
+
+
+def assert_reasons(found: Mapping[tuple[str, str], Mapping[str, int]], before: Reading, after: Reading) -> None:
+    """Compare the reasons of each queue, by the names of pool and queue, with those of two readings."""
     each = [reasons(reading) for reading in (before, after)]
-    for queue in before.queues.values():
-        of_queue = reasons_of(found, queue.pool, queue.name)
+    for key, queue in before.queues.items():
+        of_queue = dict(found[key])
         assert sum(of_queue.values()) == len(queue.runs), queue.name
         free = of_queue.pop("just_now") + of_queue.pop("none")
         unknown = of_queue.pop("unknown")
@@ -131,8 +137,8 @@ def assert_reasons_of_readings(found: Series, before: Reading, after: Reading) -
         paused = [one for one in before.queues.values() if one.pool == queue.pool and one.is_paused and one.taken]
         assert not unknown or (pool.limit is not None and paused), queue.name
         for reason, runs in {**of_queue, FREE: free}.items():
-            numbers = [of_reading[queue.pool, queue.name][reason] for of_reading in each]
-            assert min(numbers) - unknown <= runs <= max(numbers), (queue.pool, queue.name, reason)
+            numbers = [of_reading[key][reason] for of_reading in each]
+            assert min(numbers) - unknown <= runs <= max(numbers), (key, reason)
 
 
 def reasons_of(found: Series, pool: str, queue: str) -> dict[str, int]:

@@ -22,14 +22,18 @@ _FOLDER = Path(__file__).parent / "flows"
 class PrefectWorker:
     """A process worker for one pool of a server that has its services; a context manager.
 
-    It asks for runs every second, and runs each of them as a process of its own. Leaving ends those too.
+    It asks for runs every second, and runs each of them as a process of its own, at most `limit` at a time. Leaving
+    ends those too.
     """
 
-    def __init__(self, server: PrefectServer, pool: str, home: Path, *, name: str = "worker") -> None:
+    def __init__(
+        self, server: PrefectServer, pool: str, home: Path, *, name: str = "worker", limit: int | None = None
+    ) -> None:
         self.name = name
         self._server = server
         self._pool = pool
         self._home = home
+        self._limit = limit
         self._process: Process | None = None
 
     def __enter__(self) -> Self:
@@ -44,6 +48,7 @@ class PrefectWorker:
             "--install-policy=never",
         ]
         command += [f"--pool={self._pool}", f"--name={self.name}"]
+        command += [f"--limit={self._limit}"] if self._limit else []
         self._process = Process(command, log=self._home / "worker.log", env=self._environment(), cwd=self._home)
         try:
             self._process.wait_until(logs(self._process, "started!"), what="the worker has started")

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.comparison import assert_equal_to_readings, config, expected, published, steady, successes
+from tests.harness.comparison import (
+    assert_equal_to_readings,
+    assert_reasons_of_readings,
+    config,
+    expected,
+    published,
+    steady,
+    successes,
+)
 from tests.harness.exporter import Series, exporter
 from tests.harness.prefect import StartPrefect
 from tests.harness.reader import read
@@ -53,6 +61,7 @@ def test_every_value_of_an_older_server(version: str, queues: int, start_prefect
         after = read(client, by_runs=old)
     if old:
         assert steady(found) == steady(expected(before)) == steady(expected(after))
+        assert_reasons_of_readings(found, before, after)
         assert any(name == "concurrency_queue_state_duration_max_seconds" for name, _ in found)
         assert not any(name == "concurrency_pool_active_slots" for name, _ in found), "it does not tell them"
         refused = {

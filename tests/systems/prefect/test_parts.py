@@ -215,9 +215,9 @@ async def test_the_report_of_limits_and_backlog() -> None:
     sources, queues, limits, troubles = text.split("\n\n")
     assert sources.splitlines()[1].split()[:5] == ["s", "prefect", "success", "3", "6"]
     header, first, second, *_ = (line.split() for line in queues.splitlines())
-    assert header == ["SOURCE", "POOL", "QUEUE", "ACTIVE", "LIMIT", "HOLDERS", "OLDEST", "QUEUED", "WAITED"]
+    assert header == ["SOURCE", "POOL", "QUEUE", "ACTIVE", "LIMIT", "HOLDERS", "OLDEST", "QUEUED", "WAITED", "WHY"]
     assert first == ["s", "a", "q0", "2", "4", "1", "PENDING", "1", "RUNNING", "60s", "0", "-"]
-    assert second == ["s", "a", "q1", "0", "4", "-", "2", "60s"]
+    assert second == ["s", "a", "q1", "0", "4", "-", "2", "60s", "2", "of", "2:", "no_worker"]
     assert limits.splitlines() == [
         "SOURCE  KIND        LIMIT        ACTIVE  SLOTS",
         "s       deployment  etl/nightly       1      3",
