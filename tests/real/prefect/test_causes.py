@@ -1,4 +1,4 @@
-"""Why runs wait, on real servers with real workers: each cause is made, seen as its reason, removed, and the runs start.
+"""Why runs wait, with real workers: each cause is made on a server, seen as its reason, removed, and the runs start.
 
 Each time the reasons are also held against the server's own order of handing out runs.
 """
