@@ -49,9 +49,9 @@ def queue(queue: Queue, active_slots: int, rows: Rows) -> Json:
         "priority": queue.priority,
         "work_pool_id": str(ident("pool", queue.pool)),
         "filter": None,
-        "last_polled": timestamp(rows.last_polled),
+        "last_polled": timestamp(rows.unpolled.get(queue, rows.last_polled)),
         "work_pool_name": queue.pool,
-        "status": "PAUSED" if queue.paused else "READY",
+        "status": "PAUSED" if queue.paused else "NOT_READY" if queue in rows.unpolled else "READY",
         "active_slots": None if queue.limit is None else active_slots,
     }
 
@@ -190,7 +190,7 @@ def deployment(deployment: Deployment, queue: Queue, rows: Rows) -> Json:
         "labels": {"prefect.flow.id": flow_id},
         "work_queue_name": queue.name,
         "work_queue_id": str(queue.id),
-        "last_polled": timestamp(rows.last_polled),
+        "last_polled": timestamp(rows.unpolled.get(queue, rows.last_polled)),
         "parameter_openapi_schema": {},
         "path": ".",
         "pull_steps": [],

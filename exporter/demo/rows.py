@@ -6,7 +6,7 @@ and queue: they are compared by identity, which keeps them cheap as keys.
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -151,6 +151,8 @@ class Rows:
     limits: Sequence[Limit]
     deployments: Mapping[Deployment, Queue]
     workers: Sequence[Worker]
+    unpolled: Mapping[Queue, datetime] = field(default_factory=dict)
+    """The queues that no worker asks any more, and when one last did."""
 
     def holders(self, queue: Queue) -> list[Run]:
         """The runs that hold a slot of the queue."""

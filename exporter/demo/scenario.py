@@ -141,6 +141,8 @@ WORKERS = (
     Worker("warehouse-worker-1", WAREHOUSE, 17),
 )
 
+UNPOLLED = ((ML, "default"), timedelta(hours=7, minutes=22))
+"""The queue that only the dead worker asked for runs, and how long before the start of the demo it last did."""
 ORPHAN = ((ML, "default"), timedelta(hours=7, minutes=23, seconds=41))
 """Where a run is stuck in RUNNING since its worker died, and for how long when the demo starts."""
 STUCK = ((WAREHOUSE, "default"), timedelta(minutes=41, seconds=12))

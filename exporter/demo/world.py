@@ -19,6 +19,7 @@ from exporter.demo.scenario import (
     POOLS,
     QUEUES,
     STUCK,
+    UNPOLLED,
     WORKERS,
     Deployment,
     Limit,
@@ -93,6 +94,7 @@ class World:
             limits=self._limits(),
             deployments=dict(DEPLOYMENTS.items()),
             workers=[self._worker(worker, now) for worker in WORKERS],
+            unpolled={queue: self.start - UNPOLLED[1] for queue in QUEUES if (queue.pool, queue.name) == UNPOLLED[0]},
         )
 
     def runs(self) -> Iterator[Run]:
@@ -169,7 +171,7 @@ class World:
         left_in_pool = MAX_WAITING if pool.limit is None else pool.limit - self.taken_in_pool(pool)
         for queue in pool.queues:
             left = left_in_pool if queue.limit is None else min(left_in_pool, queue.limit - self.taken(queue))
-            if left <= 0 or queue.paused:
+            if left <= 0 or queue.paused or (queue.pool, queue.name) == UNPOLLED[0]:
                 continue
             due = sorted((due, run.id) for run in self._waiting[queue] if (due := run.due) and due <= self.now)
             chosen = {run_id for _, run_id in due[:left]}
