@@ -55,8 +55,8 @@ ABOUT: Final = About(
     reasons={
         "retry": Reason(
             "The run's own process will try it again (`retry_type` is `in_process`), so no worker gets it",
-            "Nothing, unless it is due for more than a minute: then its process is gone. Cancel the run or set it to"
-            " Scheduled",
+            "Nothing, unless it is due for more than a minute: then its process is gone. Set the run to Failed, and"
+            " retry it",
         ),
         "pool_paused": Reason("The work pool is paused", "Resume the work pool"),
         "queue_paused": Reason("The work queue is paused", "Resume the work queue"),
