@@ -34,7 +34,7 @@ test: $(VENV)/installed-tests $(PREFECTS) programs $(BROWSER) $(DEPLOY) $(BASE_I
 	$(BIN)/mypy
 	PATH="$(PROGRAMS)/usr/bin:$$PATH" $(PYTEST)
 
-check: $(VENV)/installed-tests  ## run the fast tests, which need no real servers
+check: $(VENV)/installed-tests  ## run the fast tests, which need no real servers: two minutes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
