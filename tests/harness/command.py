@@ -23,6 +23,7 @@ POOL_ID = "5b0d5b4e-0000-4000-8000-000000000001"
 
 
 def environment(**more: str) -> dict[str, str]:
+    """The environment of this process without what the command reads of it, and with `more`."""
     return {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | more
 
 
@@ -75,22 +76,25 @@ def times(interval: str) -> dict[str, str]:
 
 
 def prefect(url: str, name: str = "prod", interval: str = "300ms") -> dict[str, Any]:
+    """Settings of a source for `upstream_answer`."""
     settings = {"name": name, "system": "prefect", "url": f"{url}/api", **times(interval)}
     return {**settings, "collect": ["queues", "pools"]}
 
 
 def cloro(url: str, name: str = "scraper", interval: str = "300ms") -> dict[str, Any]:
+    """Settings of a source for `upstream_answer`, whose key is `SECRET`."""
     return {"name": name, "system": "cloro", "url": url, **times(interval), "authorization": {"credentials": SECRET}}
 
 
 def configure(folder: Path, *sources: dict[str, Any]) -> Path:
+    """A configuration file with these sources."""
     path = folder / "exporter.yml"
     path.write_text(json.dumps({"sources": sources}))
     return path
 
 
 class Started:
-    """A running exporter, and what it serves."""
+    """The command on a port that it has chosen, and what it serves."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -126,15 +130,8 @@ StartExporter = Callable[..., Started]
 
 def outcome(*flags: str, **variables: str) -> tuple[int, str]:
     """Exit code, and all that the command printed."""
-    done = subprocess.run(
-        [*COMMAND, *flags],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=environment(**variables),
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+    code, out, err = run(*flags, **variables)
+    return code, out + err
 
 
 def source(name: str, url: str, **more: object) -> dict[str, object]:
@@ -144,6 +141,7 @@ def source(name: str, url: str, **more: object) -> dict[str, object]:
 
 
 async def dry_run(folder: Path, *sources: dict[str, object], **variables: str) -> tuple[int, str]:
+    """Exit code and output of a dry run of these sources."""
     path = folder / "exporter.yml"
     path.write_text(json.dumps({"sources": sources}))
     return await asyncio.to_thread(outcome, "--dry-run", f"--config.file={path}", **variables)

@@ -35,6 +35,8 @@ async def tunnels(to: int, heads: list[str]) -> AsyncIterator[str]:
 
 
 def hang_up(after: bytes = b"") -> Answer:
+    """Reset the connection after these bytes."""
+
     def close(_: Request) -> bytes:
         raise Hangup(after)
 

@@ -31,6 +31,15 @@ from tests.harness.loop import skip, until
 from tests.harness.process import PATIENCE
 from tests.harness.upstream import Upstream
 
+SHORT: Final = "900ms"
+"""A deadline for faults that last and fail the whole poll: one request to Prefect may take a third of it."""
+
+FAR: Final = 30 * PATIENCE
+"""Seconds of a deadline for faults beside which the rest has to be read: it comes when the clock is moved on."""
+
+SLOW: Final = {"timeout": f"{FAR}s"}
+"""Settings with that deadline."""
+
 
 @dataclass
 class Time:
@@ -167,13 +176,6 @@ class OneSource(Exporter):
         await self.configure(SYSTEMS[self.system].model_validate(self._whole | settings))
 
 
-SHORT: Final = "900ms"
-"""A deadline for faults that last and fail the whole poll: one request to Prefect may take a third of it."""
-
-FAR: Final = 30 * PATIENCE
-"""Seconds of a deadline for faults beside which the rest has to be read: it comes when the clock is moved on."""
-
-
 async def poll_until_late(exporter: OneSource, upstream: Upstream, *ended: int, hang: int = 1) -> SourceState:
     """Poll, and let a request's share of `FAR` pass each time when so many requests have ended and the others hang.
 
@@ -188,9 +190,6 @@ async def poll_until_late(exporter: OneSource, upstream: Upstream, *ended: int, 
         skip(min(FAR / 3, left))
         left -= FAR / 3
     return await poll
-
-
-SLOW: Final = {"timeout": f"{FAR}s"}
 
 
 def of_cloro(name: str, upstream: Upstream, **settings: object) -> CloroConfig:

@@ -23,6 +23,7 @@ HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
 
 
 def live(path: Path) -> LiveWebConfig:
+    """The file as a server has it: read again when it changes."""
     return LiveWebConfig(path, lambda *, success: None, Clock())  # noqa: ARG005
 
 
@@ -45,6 +46,7 @@ async def served(web: LiveWebConfig, clock: Clock | None = None) -> AsyncIterato
 
 
 def trusting(folder: Path, client: str | None = None) -> ssl.SSLContext:
+    """TLS of a client that trusts `ca.pem`, and shows the certificate of this name."""
     context = ssl.create_default_context(cafile=folder / "ca.pem")
     if client:
         context.load_cert_chain(folder / f"{client}.pem", folder / f"{client}.key")
@@ -58,3 +60,4 @@ ROUTES = {
     "/-/healthy": (200, "healthy"),
     "/-/ready": (200, "ready"),
 }
+"""Status of each route, and a part of its answer."""
