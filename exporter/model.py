@@ -48,13 +48,18 @@ class Holders:
 
 @dataclass(frozen=True, slots=True)
 class WaitingTask:
-    """A task that waits for a slot. `seconds` is how long it could have been started; all else is as of a `Holder`."""
+    """A task that waits for a slot. `seconds` is how long it could have been started.
+
+    `reason` is why it waits, one of those of `Queue.blocked`, or None if that is not known. All else is as of a
+    `Holder`.
+    """
 
     id: str
     name: str = ""
     seconds: float | None = None
     url: str | None = None
     details: Mapping[str, str] = field(default_factory=dict)
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,11 @@ def flow_run(run: Run, now: datetime) -> Json:
             "retry_type": None,
         },
         "tags": list(run.deployment.tags),
-        "labels": {"prefect.flow.id": flow_id, "prefect.deployment.id": str(run.deployment.id)},
+        "labels": {
+            "prefect.flow.id": flow_id,
+            "prefect.deployment.id": str(run.deployment.id),
+            **({"prefect.worker.name": run.worker} if run.worker else {}),
+        },
         "parent_task_run_id": None,
         "state_type": run.state.type,
         "state_name": run.state.name,

@@ -135,6 +135,8 @@ class Run:
     started: datetime | None = None
     """`start_time`: None until it is RUNNING for the first time."""
     auto_scheduled: bool = False
+    worker: str = ""
+    """The worker that has started it, if one has."""
 
 
 @dataclass(slots=True)

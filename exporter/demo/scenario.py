@@ -143,7 +143,7 @@ WORKERS = (
 
 UNPOLLED = ((ML, "default"), timedelta(hours=7, minutes=22))
 """The queue that only the dead worker asked for runs, and how long before the start of the demo it last did."""
-ORPHAN = ((ML, "default"), timedelta(hours=7, minutes=23, seconds=41))
-"""Where a run is stuck in RUNNING since its worker died, and for how long when the demo starts."""
-STUCK = ((WAREHOUSE, "default"), timedelta(minutes=41, seconds=12))
-"""Where a run is stuck in PENDING, and for how long when the demo starts."""
+ORPHAN = ((ML, "default"), timedelta(hours=7, minutes=23, seconds=41), "ecs-worker-2")
+"""Where a run is stuck in RUNNING since its worker died, for how long when the demo starts, and which worker."""
+STUCK = ((WAREHOUSE, "default"), timedelta(minutes=41, seconds=12), "warehouse-worker-1")
+"""Where a run is stuck in PENDING, for how long when the demo starts, and the worker that has submitted it."""

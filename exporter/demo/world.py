@@ -6,6 +6,7 @@ A pure simulation. It reads no clock and does no I/O, and the same moments give 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from random import Random
 from uuid import UUID
 
@@ -186,6 +187,7 @@ class World:
             self._enter(run, "AwaitingConcurrencySlot")
             return False
         run.due = None
+        run.worker = self._dice.choice(_at_work(run.queue.pool))
         self._enter(run, pending, (2, 5))
         self._waiting[run.queue].remove(run)
         self._holding[run.queue].append(run)
@@ -212,13 +214,14 @@ class World:
             auto_scheduled=queue.ahead > 0,
         )
 
-    def _strand(self, where: tuple[str, str], since: timedelta, state: str) -> None:
+    def _strand(self, where: tuple[str, str], since: timedelta, worker: str, state: str) -> None:
         """Put a run that never moves on where it is stuck."""
         queue = next(queue for queue in QUEUES if (queue.pool, queue.name) == where)
         moment = self.start - since
         run = self._create(queue, moment)
         run.due = None
         run.state = State(self._id(), state, moment)
+        run.worker = worker
         if run.state.type is StateType.RUNNING:
             run.started = moment
         self._holding[queue].append(run)
@@ -230,3 +233,9 @@ class World:
 
     def _id(self) -> UUID:
         return UUID(int=self._dice.getrandbits(128), version=4)
+
+
+@cache
+def _at_work(pool: str) -> list[str]:
+    """The names of the workers of a pool that live."""
+    return [worker.name for worker in WORKERS if worker.pool == pool and worker.died is None]

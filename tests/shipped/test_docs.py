@@ -14,6 +14,7 @@ from docs import cost, generate
 from exporter import demo
 from exporter.sources import SYSTEMS
 from exporter.sources.http_config import BasicAuth, OAuth2
+from exporter.sources.oldest import HolderSettings
 from exporter.sources.prefect import PrefectConfig
 from tests.harness.documents import anchors, blocks
 from tests.harness.exporter import exporter
@@ -114,11 +115,13 @@ def test_every_module_is_in_the_architecture(path: Path) -> None:
 
 
 def test_a_poll_costs_what_the_documents_say() -> None:
-    """In `docs/cost.md`: pages for pools and queues, a count and a page of what holds or waits, limits, workers."""
+    """In `docs/cost.md`: pages for pools and queues, a count and a page of holders and waiting runs, and others."""
 
-    async def requests() -> list[int]:
+    async def requests(*, names: bool) -> list[int]:
         async with demo.serve() as upstreams:
-            config = PrefectConfig(name="demo", system="prefect", url=upstreams.prefect_url)
+            config = PrefectConfig(
+                name="demo", system="prefect", url=upstreams.prefect_url, holders=HolderSettings(show=names)
+            )
             async with Exporter(config, time=Time.running()) as polled:
                 totals = [0]
                 for _ in range(3):
@@ -130,7 +133,12 @@ def test_a_poll_costs_what_the_documents_say() -> None:
             return [after - before for before, after in pairwise(totals)]
 
     later = 1 + 1 + 2 + 2 + 1 + 4
-    assert asyncio.run(requests()) == [later - 1 + 4 + 2 + 1, later, later]
+    first = later - 1 + 4 + 2 + 1
+    assert asyncio.run(requests(names=False)) == [first, later, later]
+    with_names = asyncio.run(requests(names=True))
+    assert with_names[0] == first + 2
+    # In between, the first run of another deployment may have come.
+    assert {later, *with_names[1:]} <= {later, later + 1, later + 2}
 
 
 def test_the_demo_adds_what_the_documents_say(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ ABOUT: Final = About(
     priorities=Priorities(first=1),
     environment=(
         Variable("PREFECT_API_URL", "url"),
+        Variable("PREFECT_UI_URL", "ui_url"),
         Variable("PREFECT_API_KEY", "authorization"),
         Variable(
             "PREFECT_API_AUTH_STRING",

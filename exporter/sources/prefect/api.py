@@ -12,7 +12,8 @@ from http import HTTPStatus
 from operator import itemgetter
 from typing import Annotated, Any, Final, NotRequired, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, with_config
+from pydantic import AfterValidator, AwareDatetime, Field, GetCoreSchemaHandler, TypeAdapter, with_config
+from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict
 
 from exporter.sources.base import Contract, Count, CountRequest, Rows, SourceConfig, SourceError, StatusError
@@ -49,6 +50,19 @@ Name = Annotated[str, AfterValidator(lambda text: text[: MAX_NAME + 1])]
 all the memory that there is."""
 LimitText = Annotated[str, AfterValidator(lambda text: text[: len("tag:") + MAX_NAME + 1])]
 """The same, with a kind before it that is not published. Without its kind, a tag that was cut is still too long."""
+
+
+class _ForPeople:
+    """Marks a value that is only shown to people: one that breaks the contract is not said, and costs nothing else."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_default_schema(handler(source), default=None, on_error="default")
+
+
+Shown = Annotated[str | None, Field(max_length=MAX_NAME), _ForPeople()]
+"""A name that is only shown. One that is too long counts as not said: to cut it would call back into Python."""
+ShownId = Annotated[uuid.UUID | None, _ForPeople()]
+"""The id of a thing whose name is only shown."""
 
 
 class Row(Contract):
@@ -121,6 +135,9 @@ class State(Contract):
 class FlowRun(Row):
     """One item of `POST /flow_runs/filter`. The estimates are made when it is answered, by the server's clock."""
 
+    name: Shown = None
+    flow_id: ShownId = None
+    deployment_id: ShownId = None
     work_queue_id: uuid.UUID | None = None
     work_queue_name: Name | None = None
     state_type: Name | None = None
@@ -144,6 +161,20 @@ class FlowRun(Row):
         except OverflowError:
             return None
         return None
+
+
+_RunLabels = TypedDict("_RunLabels", {"prefect.worker.name": NotRequired[Shown]})
+
+
+class HoldingFlowRun(FlowRun):
+    """The same item with the labels, which tell the worker that has started it."""
+
+    labels: Annotated[_RunLabels | None, _ForPeople()] = None
+
+    @property
+    def worker(self) -> str:
+        """The name of the worker that has started it; empty where no label tells it."""
+        return (self.labels or {}).get("prefect.worker.name") or ""
 
 
 @with_config(Contract.model_config)
@@ -174,6 +205,7 @@ class FlowRunSlotSummary(TypedDict):
     """
 
     id: Annotated[str, Field(max_length=100)]
+    name: NotRequired[Shown]
     state_type: NotRequired[Annotated[str, Field(max_length=100)] | None]
     time_in_current_state: NotRequired[Seconds | None]
 
@@ -220,6 +252,7 @@ DEPLOYMENTS: Final = TypeAdapter(Rows[Deployment])
 FLOWS: Final = TypeAdapter(Rows[Flow])
 FLOW_RUNS: Final = TypeAdapter(Rows[FlowRun])
 WAITING_FLOW_RUNS: Final = TypeAdapter(Rows[WaitingFlowRun])
+HOLDING_FLOW_RUNS: Final = TypeAdapter(Rows[HoldingFlowRun])
 HISTORY: Final = TypeAdapter(Rows[HistoryInterval])
 COUNT: Final = TypeAdapter(Count)
 VERSION: Final = TypeAdapter(Annotated[str, Field(max_length=100)])
@@ -328,7 +361,7 @@ class Api:
         )
 
     async def by_ids(
-        self, endpoint: str, contract: TypeAdapter[list[R]], table: str, ids: Sequence[uuid.UUID]
+        self, endpoint: str, contract: TypeAdapter[list[R]], table: str, ids: Sequence[uuid.UUID] | Sequence[str]
     ) -> list[R]:
         """The rows of these ids: so many at a time that they fit on a page, which nothing can be lost from."""
         rows = []

@@ -90,8 +90,8 @@ async def _of_queue(api: Api, queue: WorkQueue, now: datetime) -> WaitingCounts:
     held_back = {"state": {"name": {"any_": [HELD_BACK]}}}
     oldest_due = await _oldest(api, queue, due, "NEXT_SCHEDULED_START_TIME_ASC") if names else None
     put_off = await _oldest(api, queue, held_back, "EXPECTED_START_TIME_ASC") if counts[HELD_BACK] else None
-    longest = max((run.seconds for run in (oldest_due, put_off) if run), default=None)
-    return WaitingCounts(counts, longest, oldest_due)
+    listed = [run for run in (oldest_due, put_off) if run]
+    return WaitingCounts(counts, max((run.seconds for run in listed), default=None), oldest_due, listed)
 
 
 async def _oldest(api: Api, queue: WorkQueue, flow_runs: dict[str, Any], sort: str) -> WaitingRun | None:
@@ -108,6 +108,8 @@ def _waiting_run(run: WaitingFlowRun, now: datetime) -> WaitingRun:
         run.next_scheduled_start_time,
         run.deployment_id,
         run.retries_in_process,
+        run.name or "",
+        run.flow_id,
     )
 
 

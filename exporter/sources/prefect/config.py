@@ -12,6 +12,7 @@ from exporter.settings.regex import FullMatch, Regex
 from exporter.shard import Shard
 from exporter.sources.base import CountRequest, Source, SourceConfig
 from exporter.sources.connection import HttpUrl
+from exporter.sources.oldest import HolderSettings
 from exporter.sources.prefect import environment
 from exporter.sources.prefect.about import ABOUT
 from exporter.sources.prefect.source import PrefectSource
@@ -57,6 +58,11 @@ class PrefectConfig(SourceConfig):
     """Work pools to read, by name."""
     queues: NameFilter = NameFilter()
     """Work queues to read, by name, in the pools that are read."""
+    ui_url: HttpUrl | None = None
+    """Address of the UI, for links to it, as in `PREFECT_UI_URL`. By default it is derived from `url` as Prefect does:
+    the same address without `/api`, and for Prefect Cloud the workspace's. Without either there are no links."""
+    holders: HolderSettings = HolderSettings()
+    """Which runs are served by id and name."""
     collect: Annotated[tuple[Part, ...], Field(strict=False, min_length=1)] = PARTS
     """Parts to read: slots of queues, waiting runs (`backlog`), pools, global, tag and deployment limits, workers."""
 

@@ -16,6 +16,14 @@ QUEUES_PAGE: Final = 50
 POOL_QUEUES: Final = 20
 """The queues of one pool, where they fit on a page: `POST /work_pools/{name}/queues/filter`."""
 
+_BESIDE: Final = 0.05
+"""Part of what a poll costs anyway that values may cost which are only shown to people."""
+
+
+def pages_beside(cost: float) -> int:
+    """Return how many pages of runs cost little beside that: one at least."""
+    return max(1, int(cost * _BESIDE / RUNS_PAGE))
+
 
 def cheaper(at_once: float, one_by_one: float) -> bool:
     """Return whether listing everything at once costs no more than requesting things one by one."""

@@ -19,6 +19,8 @@ def settings(variables: Mapping[str, str]) -> dict[str, Any]:
         "url": variables["PREFECT_API_URL"],
         "http_headers": {name: {"secrets": [value]} for name, value in headers.items()},
     }
+    if ui_url := variables.get("PREFECT_UI_URL"):
+        found["ui_url"] = ui_url
     if auth_string := variables.get("PREFECT_API_AUTH_STRING"):
         username, colon, password = auth_string.partition(":")
         if colon:

@@ -2,24 +2,25 @@
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from exporter.model import Unreadable
-from exporter.sources.prefect.api import CONCURRENCY_LIMITS, DEPLOYMENTS, FLOWS, Api, ConcurrencyLimit
+from exporter.sources.prefect.api import CONCURRENCY_LIMITS, Api, ConcurrencyLimit
 from exporter.sources.prefect.failures import refuse_twins, with_fitting_names
+from exporter.sources.prefect.names import Names
 from exporter.sources.prefect.reading import LimitName
 
 
 @dataclass(slots=True)
 class Limits:
-    """Reads the limits, and remembers the names of the deployments: they are asked for once.
+    """Reads the limits. The names of their deployments are asked for once.
 
     `admits` is told a limit's name as the server has it, which needs no further request.
     """
 
     api: Api
+    names: Names
     admits: Callable[[str], bool]
-    _names: dict[uuid.UUID, str] = field(default_factory=dict)
 
     async def read(self) -> tuple[list[ConcurrencyLimit], list[LimitName], list[Unreadable]]:
         """Every limit of the server, the names of those that are admitted, and those whose name is too long.
@@ -28,29 +29,15 @@ class Limits:
         """
         listed = await self.api.listing("/v2/concurrency_limits/filter", CONCURRENCY_LIMITS)
         admitted = [limit for limit in listed if self.admits(limit.name)]
-        await self._learn_names([deployment for limit in admitted if (deployment := _deployment(limit))])
+        await self.names.learn(deployment for limit in admitted if (deployment := _deployment(limit)))
         names, unnamed = with_fitting_names(self.api.url, "limits", map(self._name, admitted))
         refuse_twins(self.api.url, ((one.kind, one.name) for one in names), "two limits {0[1]!r} of the kind {0[0]}")
         return listed, names, unnamed
 
-    async def _learn_names(self, deployments: list[uuid.UUID]) -> None:
-        self._names = {deployment: name for deployment, name in self._names.items() if deployment in deployments}
-        new = [deployment for deployment in deployments if deployment not in self._names]
-        if not new:
-            return
-        found = await self.api.by_ids("/deployments/filter", DEPLOYMENTS, "deployments", new)
-        flow_ids = list({deployment.flow_id for deployment in found})
-        flows = {flow.id: flow.name for flow in await self.api.by_ids("/flows/filter", FLOWS, "flows", flow_ids)}
-        for deployment in found:
-            if flow := flows.get(deployment.flow_id):
-                self._names[deployment.id] = f"{flow}/{deployment.name}"
-        for deployment_id in new:  # a deployment that is gone does not come back
-            self._names.setdefault(deployment_id, str(deployment_id))
-
     def _name(self, limit: ConcurrencyLimit) -> LimitName:
         kind, _, name = limit.name.partition(":")
         if deployment := _deployment(limit):
-            name = self._names.get(deployment, name)
+            name = self.names.flow_and_deployment(deployment) or name
         elif kind != "tag" or not name:
             kind, name = "global", limit.name
         return LimitName(limit.id, kind, name)

@@ -1,13 +1,14 @@
 """The rows that one poll has read of a server: nothing is counted yet."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from exporter.model import Part, Unreadable
-from exporter.sources.prefect.api import ConcurrencyLimit, Worker, WorkPool, WorkQueue
+from exporter.sources.oldest import Tasks
+from exporter.sources.prefect.api import ConcurrencyLimit, HoldingFlowRun, Worker, WorkPool, WorkQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,19 @@ class Discovered:
         return self.pools[queue.work_pool_id]
 
 
+class Origin(NamedTuple):
+    """What a run was made of, and the worker that has started it, or an empty text."""
+
+    flow_id: uuid.UUID | None
+    deployment_id: uuid.UUID | None
+    worker: str = ""
+
+    @classmethod
+    def of(cls, run: HoldingFlowRun) -> Self:
+        """That of a run."""
+        return cls(run.flow_id, run.deployment_id, run.worker)
+
+
 @dataclass(frozen=True, slots=True)
 class Holders:
     """The runs that hold slots of one queue: a row at each index, in columns.
@@ -32,10 +46,12 @@ class Holders:
     There may be a million of them, and an object for each would take more memory than the columns.
     """
 
-    ids: list[str]
-    state_types: list[str | None]
+    state_types: list[str]
+    """Those that hold slots, and `unknown` for any other."""
     seconds: list[float | None]
-    """For how long each has been in its state by the server's clock; negative where that is behind a worker's."""
+    """For how long each has been in its state by the server's clock."""
+    oldest: Mapping[str, Tasks]
+    """By state those that are named, with an `Origin` each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +78,21 @@ class WaitingRun(NamedTuple):
     due: datetime | None = None
     deployment_id: uuid.UUID | None = None
     in_process: bool = False
+    name: str = ""
+    flow_id: uuid.UUID | None = None
 
 
 class WaitingCounts(NamedTuple):
     """How many runs wait by the name of their state, and the seconds for which the oldest one does.
 
-    `oldest` is the run that has been due for longest, which may not be the one that has waited for longest.
+    `oldest` is the run that has been due for longest, which may not be the one that has waited for longest. `listed`
+    are the runs of which one is.
     """
 
     by_state: Mapping[str, int]
     longest: float | None
     oldest: WaitingRun | None = None
+    listed: Sequence[WaitingRun] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +133,16 @@ class Reading:
     """By queue: of those that are published, and of the others too if a sweep has listed all holders."""
     backlog: Backlog | None
     """Of the published queues, and of the others too if a sweep has listed all waiting runs."""
+    waiting: Mapping[uuid.UUID, Mapping[str, Tasks]]
+    """By queue and state those of the waiting runs that are named, with an `Origin` each."""
     limits: Sequence[ConcurrencyLimit] | None
     """All global, tag and deployment limits of the server."""
     limit_names: Mapping[uuid.UUID, LimitName]
     """The names of the limits that this exporter publishes, by id."""
     workers: Mapping[uuid.UUID, PoolWorkers] | None
     """By pool."""
+    details: Mapping[Hashable, Mapping[str, str]]
+    """What is known of each origin, for people: the names of `flow`, `deployment` and `worker`."""
     unreadable: Sequence[Unreadable]
     unsupported: tuple[Part, ...]
     version: str

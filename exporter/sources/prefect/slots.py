@@ -8,36 +8,41 @@ no queue's id (its queue was deleted, or it was given a name only) it holds one 
 
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from exporter.sources.oldest import UNKNOWN, Row, Tasks
 from exporter.sources.prefect import costs
 from exporter.sources.prefect.about import ABOUT
-from exporter.sources.prefect.api import COUNT, FLOW_RUNS, Api, FlowRun, WorkQueue
-from exporter.sources.prefect.reading import Holders, Slots
+from exporter.sources.prefect.api import COUNT, HOLDING_FLOW_RUNS, Api, HoldingFlowRun, WorkQueue
+from exporter.sources.prefect.reading import Holders, Origin, Slots
 
 HOLDING_STATES: Final = tuple(ABOUT.holder_states)
 """The state types whose runs hold a slot of a queue, as `concurrency_status` of the queue counts."""
 
 _COUNTED_STATES: Final = ("PENDING", "RUNNING")
 """Those that count against the limit of a queue when runs are handed out."""
+_Run = tuple[str | None, float | None, str, str | None, Origin | None]
+"""State, seconds in that state, id, name and origin of a run that holds a slot, as they were read."""
 
 _HOLDERS: Final[dict[str, Any]] = {"state": {"type": {"any_": list(HOLDING_STATES)}}}
 
 
-async def read_one(api: Api, queue: WorkQueue) -> Slots:
+async def read_one(api: Api, queue: WorkQueue, named: int) -> Slots:
     """The slots of one queue from its own endpoint, and its limit from the listing if that does not tell it.
 
-    Raises `SourceError`.
+    Of each state so many holders are named. Their origins are not known. Raises `SourceError`.
     """
     status, runs = await api.concurrency_status(queue.id)
     holders = (
         None
         if runs is None
-        else Holders(
-            [run["id"] for run in runs],
-            [run.get("state_type") for run in runs],
-            [run.get("time_in_current_state") for run in runs],
+        else _holders(
+            (
+                (run.get("state_type"), run.get("time_in_current_state"), run["id"], run.get("name"), None)
+                for run in runs
+            ),
+            named,
         )
     )
     slot_limit = status.slot_limit if "slot_limit" in status.model_fields_set else queue.slot_limit
@@ -57,34 +62,51 @@ def sweep_is_cheaper(holders: int, queues: int, page_size: int) -> bool:
     return costs.cheaper(pages * costs.RUNS_PAGE, queues * costs.QUEUE_SLOTS)
 
 
-async def sweep(api: Api, queues: Sequence[WorkQueue], holders: int) -> dict[uuid.UUID, Slots]:
+async def sweep(api: Api, queues: Sequence[WorkQueue], holders: int, named: int) -> dict[uuid.UUID, Slots]:
     """The slots of these queues from a listing of all holders; no request if there are none. Raises `SourceError`.
 
-    A server answers 500 to a page with a run that has no timestamp: such a run can only be read by its queue.
+    Of each queue and state so many holders are named. A server answers 500 to a page with a run that has no timestamp:
+    such a run can only be read by its queue.
     """
     runs = await _holding_runs(api) if holders else []
     ids_by_name: defaultdict[str | None, list[uuid.UUID]] = defaultdict(list)
     for queue in queues:
         ids_by_name[queue.name].append(queue.id)
-    of_queue = {queue.id: Holders([], [], []) for queue in queues}
     taken = Counter(run.work_queue_id for run, _ in runs if run.state_type in _COUNTED_STATES)
+    of_queue: dict[uuid.UUID, list[_Run]] = {queue.id: [] for queue in queues}
+    origins: dict[Origin, Origin] = {}
     for run, seconds in runs:
+        origin = Origin.of(run)
+        row = (run.state_type, seconds, str(run.id), run.name, origins.setdefault(origin, origin))
         for queue_id in [run.work_queue_id] if run.work_queue_id else ids_by_name.get(run.work_queue_name, []):
-            if of_one := of_queue.get(queue_id):
-                of_one.ids.append(str(run.id))
-                of_one.state_types.append(run.state_type)
-                of_one.seconds.append(seconds)
+            if queue_id in of_queue:
+                of_queue[queue_id].append(row)
     return {
-        queue.id: Slots(len(of_queue[queue.id].ids), queue.slot_limit, of_queue[queue.id], taken[queue.id])
+        queue.id: Slots(len(of_queue[queue.id]), queue.slot_limit, _holders(of_queue[queue.id], named), taken[queue.id])
         for queue in queues
     }
 
 
-async def _holding_runs(api: Api) -> list[tuple[FlowRun, float | None]]:
+async def _holding_runs(api: Api) -> list[tuple[HoldingFlowRun, float | None]]:
     """Every run that holds a slot, once, and the seconds for which it has been in its state by the server's clock."""
-    runs: dict[uuid.UUID, tuple[FlowRun, float | None]] = {}
-    async for page in api.sweep("/flow_runs/filter", FLOW_RUNS, {"flow_runs": _HOLDERS, "sort": "ID_DESC"}):
+    runs: dict[uuid.UUID, tuple[HoldingFlowRun, float | None]] = {}
+    async for page in api.sweep("/flow_runs/filter", HOLDING_FLOW_RUNS, {"flow_runs": _HOLDERS, "sort": "ID_DESC"}):
         now = api.time_of(page)
         for run in page:
             runs[run.id] = (run, (now - run.state.timestamp).total_seconds() if run.state else None)
     return list(runs.values())
+
+
+def _holders(runs: Iterable[_Run], named: int) -> Holders:
+    """Put the runs that hold slots of one queue into columns, and name the oldest of each state."""
+    state_types: list[str] = []
+    seconds: list[float | None] = []
+    rows: dict[str, list[Row]] = {}
+    for state_type, time, run_id, name, origin in runs:
+        state = state_type if state_type in HOLDING_STATES else "unknown"
+        # Negative where the clock of the server is behind that of the worker which set the state.
+        age = None if time is None else max(time, 0.0)
+        state_types.append(state)
+        seconds.append(age)
+        rows.setdefault(state, []).append((UNKNOWN if age is None else age, run_id, name or "", origin))
+    return Holders(state_types, seconds, {state: Tasks.oldest(of_state, named) for state, of_state in rows.items()})

@@ -2,27 +2,35 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+import structlog
+
 from exporter.model import Part, Snapshot, Unreadable
 from exporter.shard import Shard
-from exporter.sources.base import CountRequest, SourceError
+from exporter.sources.base import CountRequest, SourceError, without_request_id
+from exporter.sources.oldest import Tasks
 from exporter.sources.prefect import backlog, slots, workers
 from exporter.sources.prefect.api import Api, WorkPool, WorkQueue, is_unsupported
 from exporter.sources.prefect.discovery import Discovery
 from exporter.sources.prefect.each import each_apart
 from exporter.sources.prefect.failures import raise_if_whole_server, refuse_twins, unreadable, with_fitting_names
 from exporter.sources.prefect.limits import Limits
+from exporter.sources.prefect.links import Links
+from exporter.sources.prefect.names import Names
+from exporter.sources.prefect.origins import Origins, named_holders, origins_of
 from exporter.sources.prefect.reading import Backlog, Discovered, PoolWorkers, Reading, Slots
-from exporter.sources.prefect.snapshot import to_snapshot
+from exporter.sources.prefect.snapshot import oldest_waiting, to_snapshot
 from exporter.sources.prefect.support import Support
 
 if TYPE_CHECKING:  # the configuration builds the source
     from exporter.sources.prefect.config import PrefectConfig
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -63,8 +71,13 @@ class PrefectSource:
             count_request=count_request,
         )
         self._discovery = Discovery(self._api, config.concurrency)
-        self._limits = Limits(self._api, partial(self._owns, "limit"))
+        self._names = Names(self._api)
+        self._origins = Origins(self._api)
+        self._limits = Limits(self._api, self._names, partial(self._owns, "limit"))
         self._support = Support(self._api)
+        self._links = Links.of(config.url, config.ui_url)
+        self._unnamed: list[str] = []
+        """Why names could not be read at the last poll."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -82,7 +95,7 @@ class PrefectSource:
             # Another version of the server may come back.
             self._support.forget()
             raise
-        return to_snapshot(reading, self._config.collect, memory, is_cloud=self._config.is_cloud)
+        return to_snapshot(reading, self._config.collect, memory, self._links, is_cloud=self._config.is_cloud)
 
     async def _read(self) -> Reading:
         """Send the requests of a poll. Raises `SourceError`."""
@@ -106,6 +119,10 @@ class PrefectSource:
             queues = [queue for queue in queues if queue.id in (slots_of or {})]
         if not queues and (first := next((one for one in missing if one.part == "queues"), None)):
             raise SourceError(first.reason, f"no queue could be read; the first: {first.message}")
+        of_ours = {queue.id: slots_of[queue.id] for queue in queues if queue.id in slots_of} if slots_of else {}
+        oldest = oldest_waiting(waiting, queues, self._config.holders.named) if waiting else {}
+        of_waiting = [tasks for of_queue in oldest.values() for tasks in of_queue.values()]
+        with_origins, details = await self._named(of_ours, of_waiting, missing, deadlines.parts)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadlines.parts):
                 await self._support.learn()
@@ -113,11 +130,13 @@ class PrefectSource:
             at=at,
             found=found,
             published=frozenset(pools) | {queue.id for queue in queues},
-            slots=slots_of,
+            slots=None if slots_of is None else {**slots_of, **with_origins},
             backlog=waiting,
+            waiting=oldest,
             limits=limits,
             limit_names={one.id: one for one in named},
             workers=workers_of,
+            details=details,
             unreadable=missing,
             unsupported=self._support.missing_parts,
             version=self._support.version,
@@ -145,6 +164,42 @@ class PrefectSource:
                 raise_if_whole_server(error)
                 missing.append(unreadable(error, part))
         return None
+
+    async def _named(
+        self, slots: Mapping[uuid.UUID, Slots], waiting: Iterable[Tasks], missing: list[Unreadable], until: float
+    ) -> tuple[dict[uuid.UUID, Slots], Mapping[Hashable, Mapping[str, str]]]:
+        """Return the slots with the origins of the named holders, and the details of these and of what waits.
+
+        What is not known of them is asked for. A failure costs nothing else.
+        """
+        failures: list[str] = []
+
+        async def ask(learn: Awaitable[None]) -> None:
+            try:
+                async with asyncio.timeout_at(until):
+                    await learn
+            except TimeoutError:
+                failures.append(f"not read before the poll's timeout of {self._config.timeout:g}s")
+            except SourceError as error:
+                failures.append(str(error))
+
+        await ask(self._origins.learn(slots))
+        named = self._origins.complete(slots)
+        origins = origins_of((*waiting, *named_holders(named)))
+        await ask(
+            self._names.learn(
+                (origin.deployment_id for origin in origins if origin.deployment_id),
+                (origin.flow_id for origin in origins if origin.flow_id),
+                most=self._api.page_size - 1,
+            )
+        )
+        # Limits have names of deployments too: what has failed for them is reported already.
+        failures = [without_request_id(one) for one in failures if one not in {part.message for part in missing}]
+        for failure in failures:
+            write = log.debug if failure in self._unnamed else log.warning
+            write("tasks lack the names of flows, deployments or workers", source=self._config.name, error=failure)
+        self._unnamed = failures
+        return named, {origin: self._names.details(origin) for origin in origins}
 
     async def _discovered(self, missing: list[Unreadable]) -> Discovered:
         """Return the pools that the configuration admits, and all of their queues if those are wanted."""
@@ -186,7 +241,7 @@ class PrefectSource:
                 return swept
             of_queue = await each_apart(
                 queues,
-                lambda queue: slots.read_one(self._api, queue),
+                lambda queue: slots.read_one(self._api, queue, self._config.holders.named),
                 self._config.concurrency,
                 until=until,
                 late=lambda queue: (
@@ -202,7 +257,8 @@ class PrefectSource:
                 return of_queue.read
             # The server is older than 3.6.23.
             self._support.missing.add("concurrency_status")
-        return await slots.sweep(self._api, found.queues, await slots.count_holders(self._api))
+        holders = await slots.count_holders(self._api)
+        return await slots.sweep(self._api, found.queues, holders, self._config.holders.named)
 
     async def _swept_if_cheaper(self, found: Discovered, queues: int) -> Mapping[uuid.UUID, Slots] | None:
         """Return the slots of all queues by a sweep, if it is cheaper than asking so many queues, and succeeds."""
@@ -216,7 +272,7 @@ class PrefectSource:
         if not slots.sweep_is_cheaper(holders, queues, self._api.page_size):
             return None
         try:
-            return await slots.sweep(self._api, found.queues, holders)
+            return await slots.sweep(self._api, found.queues, holders, self._config.holders.named)
         except SourceError as error:
             # A run without a timestamp makes the server fail; its queue's own endpoint can tell of it.
             raise_if_whole_server(error)

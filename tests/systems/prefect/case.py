@@ -57,7 +57,7 @@ CASE: Final = Case(
     requests=3,
     connections=4,
     path="/api",
-    settings={"collect": ["queues", "pools"]},
+    settings={"collect": ["queues", "pools"], "holders": {"show": False}},
     credentials=("type", "basic", "basic-file"),
     besides={"/api/admin/version": answer("3.9.1")},
 )

@@ -172,7 +172,7 @@ async def test_a_fault_of_the_whole_server(path: str, name: str) -> None:
     async with serve(fake) as upstream, OneSource("prefect", upstream.url, **ALL) as exporter:
         await exporter.poll()
         published = await exporter.observed()
-        hourly = Deployment("etl", "hourly")
+        hourly = Deployment("elt", "hourly")
         fake.limits.append(limit(f"deployment:{hourly.id}"))  # so that its name is asked for
         fake.deployments[hourly] = fake.queues[0]
         fake.faults = {path: fault}
