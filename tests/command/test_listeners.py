@@ -24,30 +24,6 @@ def test_a_port_in_use_is_one_line() -> None:
     assert outcome == (1, "", f"--web.listen-address={address}: can't listen on this address: Address already in use\n")
 
 
-@pytest.mark.parametrize(
-    ("address", "reason"),
-    [
-        ("", "must have the form HOST:PORT"),
-        ("localhost", "must have the form HOST:PORT"),
-        ("localhost:http", "must have the form HOST:PORT"),
-        ("127.0.0.1:", "must have the form HOST:PORT"),
-        ("127.0.0.1:65536", "must have the form HOST:PORT"),
-        ("192.0.2.1:0", "can't listen on this address: Cannot assign requested address"),
-    ],
-)
-def test_an_address_that_can_not_be_had(address: str, reason: str) -> None:
-    with pytest.raises(ConfigError) as raised:
-        listen_on([address])
-    assert raised.value.mistakes == [f"--web.listen-address={address}: {reason}"]
-
-
-@pytest.mark.parametrize("address", [":0", "127.0.0.1:0", "[::1]:0", "localhost:0"])
-def test_an_address_that_can_be_had(address: str) -> None:
-    (listener,) = listen_on([address])
-    with listener:
-        assert listener.getsockname()[1]
-
-
 def test_of_several_addresses_all_are_had_or_none() -> None:
     free = f"127.0.0.1:{free_port()}"
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -9,7 +9,12 @@ import pytest
 from tests.harness.loop import Loop
 
 _TESTS: Final = Path(__file__).parents[1]
-_MARKERS: Final = {"real": pytest.mark.servers, "fuzz": pytest.mark.slow, "measure": pytest.mark.slow}
+_MARKERS: Final = {
+    "real": pytest.mark.servers,
+    "command": pytest.mark.slow,
+    "fuzz": pytest.mark.slow,
+    "measure": pytest.mark.slow,
+}
 """What `make check` leaves out, by the folder in `tests`."""
 
 
