@@ -152,6 +152,11 @@ async def read_body(request: Request) -> Body:
     return Body(fields)
 
 
+def any_or_none(item: Reader) -> Schema:
+    """The criteria of `any_`, and `{"not_any_": [...]}`: none of these items; none at all is met by everything."""
+    return {**any_(item), "not_any_": any_(item)["any_"]}
+
+
 def any_(item: Reader) -> Schema:
     """The criterion `{"any_": [...]}`: one of these items."""
 

@@ -7,7 +7,7 @@ one that is empty is met by everything.
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.demo.body import Criteria, Schema, any_, moment, one_of, text, uuid
+from exporter.demo.body import Criteria, Schema, any_, any_or_none, moment, one_of, text, uuid
 from exporter.demo.rows import Deployment, Pool, Queue, Run, Worker, ident
 from exporter.demo.states import StateType
 
@@ -27,8 +27,8 @@ DEPLOYMENTS: Schema = {**_OPERATOR, "id": any_(uuid)}
 FLOWS: Schema = {**_OPERATOR, "id": any_(uuid), "name": any_(text)}
 RUNS: Schema = {
     **_OPERATOR,
-    "id": any_(uuid),
-    "state": {**_OPERATOR, "type": any_(one_of(*StateType)), "name": any_(text)},
+    "id": any_or_none(uuid),
+    "state": {**_OPERATOR, "type": any_or_none(one_of(*StateType)), "name": any_or_none(text)},
     "expected_start_time": _MOMENT,
     "next_scheduled_start_time": _MOMENT,
 }
@@ -84,6 +84,8 @@ def _met(criterion: Criteria, fact: Any) -> bool:
 def _compare(comparison: str, fact: Any, value: Any) -> bool:
     if comparison == "any_":
         return fact in value
+    if comparison == "not_any_":
+        return fact not in value
     if fact is None:
         return False
     return bool(fact <= value if comparison == "before_" else fact >= value)

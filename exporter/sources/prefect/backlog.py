@@ -10,22 +10,26 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from exporter.sources.prefect import costs
+from exporter.sources.prefect import costs, rollcall
 from exporter.sources.prefect.api import COUNT, HISTORY, WAITING_FLOW_RUNS, Api, FlowRun, WaitingFlowRun, WorkQueue
 from exporter.sources.prefect.causes import HELD_BACK
 from exporter.sources.prefect.each import each
 from exporter.sources.prefect.reading import Backlog, WaitingCounts, WaitingRun
+from exporter.sources.prefect.rollcall import Listing
+
+_IS_HELD_BACK: Final[dict[str, Any]] = {"state": {"name": {"any_": [HELD_BACK]}}}
 
 _EVER: Final = timedelta(days=3650)
 
 
+def _is_due(now: datetime) -> dict[str, Any]:
+    """The filter of the runs that are due; a run has a next scheduled start only while it is SCHEDULED."""
+    return {"next_scheduled_start_time": {"before_": now.isoformat()}}
+
+
 def _waiting(now: datetime) -> dict[str, Any]:
-    """The filter of the runs that wait; a run has a next scheduled start only while it is SCHEDULED."""
-    return {
-        "operator": "or_",
-        "state": {"name": {"any_": [HELD_BACK]}},
-        "next_scheduled_start_time": {"before_": now.isoformat()},
-    }
+    """The filter of the runs that wait."""
+    return {"operator": "or_", **_IS_HELD_BACK, **_is_due(now)}
 
 
 async def read(
@@ -60,17 +64,40 @@ async def read_each(
 
 async def sweep(api: Api, queues: Sequence[WorkQueue], now: datetime) -> dict[uuid.UUID, list[WaitingRun]]:
     """The runs that wait in each queue, from a listing of all that wait. Raises `SourceError`."""
-    runs: dict[uuid.UUID, tuple[WaitingFlowRun, datetime]] = {}
-    async for page in api.sweep(
-        "/flow_runs/filter", WAITING_FLOW_RUNS, {"flow_runs": _waiting(now), "sort": "ID_DESC"}
-    ):
-        moment = api.time_of(page)
-        runs |= {run.id: (run, moment) for run in page}
-    of_queue: dict[uuid.UUID, list[WaitingRun]] = {queue.id: [] for queue in queues}
-    for run, moment in runs.values():
-        if run.state_type == "SCHEDULED" and run.work_queue_id in of_queue:
-            of_queue[run.work_queue_id].append(_waiting_run(run, moment))
-    return of_queue
+    of_queue = await rollcall.read(api, _listing(now), queues)
+    return {
+        queue.id: [
+            _waiting_run(run, at)
+            for run, at in of_queue[queue.id]
+            if run.work_queue_id and run.state_type == "SCHEDULED"
+        ]
+        for queue in queues
+    }
+
+
+def _listing(now: datetime) -> Listing[WaitingFlowRun]:
+    def admits(run: FlowRun) -> bool:
+        due = run.next_scheduled_start_time
+        return run.state_name == HELD_BACK or (due is not None and due <= now)
+
+    def stays(name: str) -> dict[str, Any]:
+        return {"state": {"name": {"any_": [name]}}, **({} if name == HELD_BACK else _is_due(now))}
+
+    def left(name: str) -> list[dict[str, Any]]:
+        another: dict[str, Any] = {"state": {"name": {"not_any_": [name]}}}
+        # The time of one that is held back is put off again and again.
+        put_off = {"next_scheduled_start_time": {"after_": now.isoformat()}}
+        return [another] if name == HELD_BACK else [another, put_off]
+
+    return Listing(
+        contract=WAITING_FLOW_RUNS,
+        whole=_waiting(now),
+        parts=(_IS_HELD_BACK, _is_due(now)),
+        admits=admits,
+        state=lambda run: run.state_name or "",
+        stays=stays,
+        left=left,
+    )
 
 
 async def _of_queue(api: Api, queue: WorkQueue, now: datetime) -> WaitingCounts:
@@ -86,10 +113,9 @@ async def _of_queue(api: Api, queue: WorkQueue, now: datetime) -> WaitingCounts:
         for state in interval.states:
             counts[state.state_name] += state.count_runs
     names = [name for name, count in counts.items() if count and name != HELD_BACK]
-    due = {"state": {"name": {"any_": names}}, "next_scheduled_start_time": {"before_": now.isoformat()}}
-    held_back = {"state": {"name": {"any_": [HELD_BACK]}}}
+    due = {"state": {"name": {"any_": names}}, **_is_due(now)}
     oldest_due = await _oldest(api, queue, due, "NEXT_SCHEDULED_START_TIME_ASC") if names else None
-    put_off = await _oldest(api, queue, held_back, "EXPECTED_START_TIME_ASC") if counts[HELD_BACK] else None
+    put_off = await _oldest(api, queue, _IS_HELD_BACK, "EXPECTED_START_TIME_ASC") if counts[HELD_BACK] else None
     listed = [run for run in (oldest_due, put_off) if run]
     return WaitingCounts(counts, max((run.seconds for run in listed), default=None), oldest_due, listed)
 

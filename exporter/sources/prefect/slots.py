@@ -7,15 +7,15 @@ no queue's id (its queue was deleted, or it was given a name only) it holds one 
 """
 
 import uuid
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from exporter.sources.oldest import UNKNOWN, Row, Tasks
-from exporter.sources.prefect import costs
+from exporter.sources.prefect import costs, rollcall
 from exporter.sources.prefect.about import ABOUT
 from exporter.sources.prefect.api import COUNT, HOLDING_FLOW_RUNS, Api, HoldingFlowRun, WorkQueue
 from exporter.sources.prefect.reading import Holders, Origin, Slots
+from exporter.sources.prefect.rollcall import Listed, Listing
 
 HOLDING_STATES: Final = tuple(ABOUT.holder_states)
 """The state types whose runs hold a slot of a queue, as `concurrency_status` of the queue counts."""
@@ -26,6 +26,15 @@ _Run = tuple[str | None, float | None, str, str | None, Origin | None]
 """State, seconds in that state, id, name and origin of a run that holds a slot, as they were read."""
 
 _HOLDERS: Final[dict[str, Any]] = {"state": {"type": {"any_": list(HOLDING_STATES)}}}
+_LISTING: Final = Listing(
+    contract=HOLDING_FLOW_RUNS,
+    whole=_HOLDERS,
+    parts=(_HOLDERS,),
+    admits=lambda run: run.state_type in HOLDING_STATES,
+    state=lambda run: run.state_type or "",
+    stays=lambda state: {"state": {"type": {"any_": [state]}}},
+    left=lambda state: [{"state": {"type": {"not_any_": [state]}}}],
+)
 
 
 async def read_one(api: Api, queue: WorkQueue, named: int) -> Slots:
@@ -68,33 +77,25 @@ async def sweep(api: Api, queues: Sequence[WorkQueue], holders: int, named: int)
     Of each queue and state so many holders are named. A server answers 500 to a page with a run that has no timestamp:
     such a run can only be read by its queue.
     """
-    runs = await _holding_runs(api) if holders else []
-    ids_by_name: defaultdict[str | None, list[uuid.UUID]] = defaultdict(list)
-    for queue in queues:
-        ids_by_name[queue.name].append(queue.id)
-    taken = Counter(run.work_queue_id for run, _ in runs if run.state_type in _COUNTED_STATES)
-    of_queue: dict[uuid.UUID, list[_Run]] = {queue.id: [] for queue in queues}
+    of_queue = await rollcall.read(api, _LISTING, queues) if holders else {queue.id: [] for queue in queues}
     origins: dict[Origin, Origin] = {}
-    for run, seconds in runs:
-        origin = Origin.of(run)
-        row = (run.state_type, seconds, str(run.id), run.name, origins.setdefault(origin, origin))
-        for queue_id in [run.work_queue_id] if run.work_queue_id else ids_by_name.get(run.work_queue_name, []):
-            if queue_id in of_queue:
-                of_queue[queue_id].append(row)
     return {
-        queue.id: Slots(len(of_queue[queue.id]), queue.slot_limit, _holders(of_queue[queue.id], named), taken[queue.id])
+        queue.id: Slots(
+            len(rows := of_queue[queue.id]),
+            queue.slot_limit,
+            _holders((_run(row, origins) for row in rows), named),
+            sum(bool(run.work_queue_id) and run.state_type in _COUNTED_STATES for run, _ in rows),
+        )
         for queue in queues
     }
 
 
-async def _holding_runs(api: Api) -> list[tuple[HoldingFlowRun, float | None]]:
-    """Every run that holds a slot, once, and the seconds for which it has been in its state by the server's clock."""
-    runs: dict[uuid.UUID, tuple[HoldingFlowRun, float | None]] = {}
-    async for page in api.sweep("/flow_runs/filter", HOLDING_FLOW_RUNS, {"flow_runs": _HOLDERS, "sort": "ID_DESC"}):
-        now = api.time_of(page)
-        for run in page:
-            runs[run.id] = (run, (now - run.state.timestamp).total_seconds() if run.state else None)
-    return list(runs.values())
+def _run(row: Listed[HoldingFlowRun], origins: dict[Origin, Origin]) -> _Run:
+    """Return what is kept of a run; equal origins are one object."""
+    run, at = row
+    seconds = (at - run.state.timestamp).total_seconds() if run.state else None
+    origin = Origin.of(run)
+    return run.state_type, seconds, str(run.id), run.name, origins.setdefault(origin, origin)
 
 
 def _holders(runs: Iterable[_Run], named: int) -> Holders:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 from pydantic import TypeAdapter
 
-from exporter.model import Snapshot
+from exporter.model import Queue, Snapshot
 from exporter.shard import WHOLE
 from exporter.sources.base import SourceError
 from exporter.sources.prefect import PrefectConfig
@@ -155,7 +155,7 @@ def crowd(
         api = PrefectApi(client)
         api.create_pool("large")
         api.create_pool(BUSY)
-        for queue in chain.from_iterable(QUEUES_OF_RUNS.values()):
+        for queue in (*chain.from_iterable(QUEUES_OF_RUNS.values()), SWAPPED):
             api.create_queue(BUSY, queue)
         yield Crowd(server, api, api.create_flow())
 
@@ -329,12 +329,12 @@ def active(snapshot: Snapshot) -> dict[str, int | None]:
 
 
 def test_a_sweep_of_holders(crowd: Crowd) -> None:
-    """What has left is counted, since it was there when its page was read; and so is all that is there still."""
+    """What has left is not counted, and all that is there still is."""
     crowd.refill()
     holders = crowd.rows("/flow_runs/filter", of_state("PENDING", "RUNNING"))
     change = between_pages("/flow_runs/filter", partial(crowd.finish, holders[0]["id"]), of="PENDING")
     found = {name: slots for name, slots in active(poll(crowd.server, change, collect=["queues"])).items() if slots}
-    assert found == Counter(run["work_queue_name"] for run in holders)
+    assert found == Counter(run["work_queue_name"] for run in holders[1:])
 
 
 def test_a_sweep_of_what_waits(crowd: Crowd) -> None:
@@ -343,7 +343,7 @@ def test_a_sweep_of_what_waits(crowd: Crowd) -> None:
     change = between_pages("/flow_runs/filter", partial(crowd.finish, waiting[0]["id"]), of="before_")
     snapshot = poll(crowd.server, change, collect=["backlog"])
     (queue,) = (queue for queue in snapshot.queues if queue.name == "scheduled")
-    assert sum(one.count for one in queue.waiting.values()) == len(waiting)
+    assert sum(one.count for one in queue.waiting.values()) == len(waiting) - 1
 
 
 def test_the_status_of_a_queue(crowd: Crowd) -> None:
@@ -368,6 +368,122 @@ def test_the_listing_of_all_queues(crowd: Crowd) -> None:
         assert [one for one in upstream.requests if one.path == "/api/work_queues/filter"]
     ids = {queue.id for queue in snapshot.queues if queue.pool == "large"}
     assert {row["id"] for row in queues} - {first["id"]} <= ids <= {row["id"] for row in queues}
+
+
+# --- A number of runs was true at one moment. Of two runs of a queue, one comes first in the listing, one last.
+
+FIRST, LAST = 0, 1
+SWAPPED: Final = "swapped"
+RUNNING: Final = {"type": "RUNNING", "name": "Running"}
+PENDING: Final = {"type": "PENDING", "name": "Pending"}
+CANCELLING: Final = {"type": "CANCELLING", "name": "Cancelling"}
+AWAY: Final = {"type": "PAUSED", "name": "Paused"}
+LATE: Final = {"type": "SCHEDULED", "name": "Late"}
+HELD_BACK: Final = {"type": "SCHEDULED", "name": "AwaitingConcurrencySlot"}
+DELETED: Final[dict[str, str]] = {"type": "", "name": ""}
+
+State = dict[str, str]
+SWAPS: Final[dict[str, tuple[tuple[State, State], list[tuple[int, State]]]]] = {
+    "the first gives its slot to the last": ((RUNNING, AWAY), [(FIRST, AWAY), (LAST, RUNNING)]),
+    "the first takes a slot before the last gives its own": ((AWAY, RUNNING), [(FIRST, RUNNING), (LAST, AWAY)]),
+    "the first is cancelled, then the last starts": ((RUNNING, PENDING), [(FIRST, CANCELLING), (LAST, RUNNING)]),
+    "the first starts, then the last is cancelled": ((PENDING, RUNNING), [(FIRST, RUNNING), (LAST, CANCELLING)]),
+    "the first is deleted, then the last starts": ((RUNNING, AWAY), [(FIRST, DELETED), (LAST, RUNNING)]),
+    "the first waits no more, then the last does": ((LATE, AWAY), [(FIRST, AWAY), (LAST, LATE)]),
+    "the first waits before the last waits no more": ((AWAY, LATE), [(FIRST, LATE), (LAST, AWAY)]),
+    "the first is held back, then the last is not": ((LATE, HELD_BACK), [(FIRST, HELD_BACK), (LAST, LATE)]),
+    "the first is late before the last is held back": ((HELD_BACK, LATE), [(FIRST, LATE), (LAST, HELD_BACK)]),
+}
+FIGURES: Final[dict[str, dict[str, Callable[[Queue], int | None]]]] = {
+    "queues": {
+        "PENDING RUNNING CANCELLING": lambda queue: queue.active_slots,
+        "RUNNING": lambda queue: queue.holders["RUNNING"].count,
+        "PENDING": lambda queue: queue.holders["PENDING"].count,
+        "CANCELLING": lambda queue: queue.holders["CANCELLING"].count,
+    },
+    "backlog": {
+        "Late AwaitingConcurrencySlot": lambda queue: sum(queue.queued.values()),
+        "Late": lambda queue: queue.waiting["Late"].count,
+        "AwaitingConcurrencySlot": lambda queue: queue.waiting["AwaitingConcurrencySlot"].count,
+    },
+}
+"""The figures of a queue, by the part of a poll, and by the types or names of the states that they count."""
+
+
+def due(state: State) -> dict[str, object]:
+    ago = datetime.now(UTC) - timedelta(minutes=1)
+    return (
+        {**state, "state_details": {"scheduled_time": ago.isoformat()}} if state["type"] == "SCHEDULED" else {**state}
+    )
+
+
+def first_and_last(crowd: Crowd) -> list[str]:
+    """Two runs of one queue that are away: one comes on the first page of each listing, one on the last."""
+    crowd.refill()
+    runs = crowd.rows("/flow_runs/filter", {"flow_runs": {"work_queue_name": {"any_": [SWAPPED]}}})
+    ids = {run["id"] for run in runs}
+    listed = [crowd.rows("/flow_runs/filter", of_state(*types)) for types in (("PENDING", "RUNNING"), ("SCHEDULED",))]
+    while not ids or any(max(ids) < rows[PAGE - 5]["id"] or min(ids) > rows[-PAGE // 2]["id"] for rows in listed):
+        ids.add(crowd.api.create_run(crowd.flow, pool=BUSY, queue=SWAPPED, state=AWAY))
+    return [max(ids), min(ids)]
+
+
+def before_a_page(request: Request) -> bool:
+    return bool(request.json.get("offset"))
+
+
+def before_the_known_runs(request: Request) -> bool:
+    return "any_" in request.json["flow_runs"].get("id", {})
+
+
+@pytest.mark.parametrize("when", [before_a_page, before_the_known_runs])
+@pytest.mark.parametrize("swap", SWAPS)
+def test_runs_change_places_during_a_sweep(crowd: Crowd, swap: str, when: Callable[[Request], bool]) -> None:
+    runs = first_and_last(crowd)
+    begin, steps = SWAPS[swap]
+    for run, state in zip(runs, begin, strict=True):
+        crowd.api.set_state(run, due(state))
+    worlds = [list(begin)]
+    part = "backlog" if "SCHEDULED" in {state["type"] for state in begin} else "queues"
+
+    def change(request: Request) -> None:
+        if request.path.startswith("/api/flow_runs/") and when(request):
+            while len(worlds) <= len(steps):
+                which, state = steps[len(worlds) - 1]
+                if state is DELETED:
+                    crowd.api.request("DELETE", f"/flow_runs/{runs[which]}")
+                else:
+                    crowd.api.set_state(runs[which], due(state))
+                worlds.append([state if at == which else of for at, of in enumerate(worlds[-1])])
+
+    try:
+        snapshot = poll(crowd.server, change, collect=[part])
+    finally:
+        for run, state in zip(runs, worlds[-1], strict=True):
+            if state is not DELETED:
+                crowd.api.set_state(run, AWAY)
+    assert len(worlds) == 3
+    (queue,) = (queue for queue in snapshot.queues if queue.name == SWAPPED)
+    for states, figure in FIGURES[part].items():
+        words = states.split()
+        assert figure(queue) in [
+            sum(state["type"] in words or state["name"] in words for state in world) for world in worlds
+        ], states
+
+
+def test_a_queue_is_deleted_during_a_sweep(crowd: Crowd) -> None:
+    """All of its runs leave it at once."""
+    crowd.refill()
+    queue = crowd.api.create_queue(BUSY, "doomed")
+    for _ in range(20):
+        crowd.api.create_run(crowd.flow, pool=BUSY, queue="doomed", state=due(LATE))
+    change = between_pages(
+        "/flow_runs/filter", lambda: crowd.api.request("DELETE", f"/work_queues/{queue}"), of="before_"
+    )
+    snapshot = poll(crowd.server, change, collect=["backlog"])
+    (doomed,) = (one for one in snapshot.queues if one.name == "doomed")
+    assert sum(doomed.queued.values()) in {0, 20}
+    crowd.finish(*(run["id"] for run in crowd.rows("/flow_runs/filter", of_state("SCHEDULED"))))
 
 
 # --- Rows that come and go while a listing of 20 is read, ten at most on a page.

@@ -22,7 +22,7 @@ def test_no_poll_of_a_server_that_moves_says_what_was_never_true(
     with server, moving(server, seed=1) as writer:
         truth = asyncio.run(watch(server, writer, plan, 6))
     assert truth.false == []
-    assert (truth.polls, truth.still) == (6, 2)
+    assert (truth.polls, truth.still) == (6, 1)
     assert truth.changes > truth.polls, "it moves"
     assert truth.values > 1000
     assert (truth.requests[STATUS] > 0) is (truth.requests[HISTORY] > 0) is (plan == "each queue"), PLANS

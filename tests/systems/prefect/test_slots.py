@@ -68,7 +68,8 @@ async def test_which_plan_is_chosen() -> None:
         fake.runs = fake.runs[:200]
         snapshot = snapshot_of(await exporter.poll())
         # The page is full, so that another one may follow.
-        assert asked(upstream)[-3:] == [COUNT, RUNS, RUNS]
+        roll_call = [RUNS, COUNT]
+        assert asked(upstream)[-5:] == [COUNT, RUNS, RUNS, *roll_call]
         assert active(snapshot)["q0"] == 200
     async with serve(fake) as upstream:
         async with OneSource("prefect", upstream.url, collect=["queues"], queues={"include": "q[123]"}) as exporter:
