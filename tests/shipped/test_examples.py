@@ -56,7 +56,10 @@ NOT_RUN: Final = ("docker", "git", "helm", "install", "kubectl", "pip", "pipx", 
 """What can't be run here, or is by other tests; the files that it names have to exist."""
 
 
-IN_OTHER_TESTS: Final = {"adding-a-system.md": "tests/shipped/test_adding_a_system.py"}
+IN_OTHER_TESTS: Final = {
+    "adding-a-system.md": "tests/shipped/test_adding_a_system.py",
+    "throttling.md": "tests/shipped/test_throttling.py",
+}
 """Documents whose blocks have a test of their own."""
 
 

@@ -1,4 +1,4 @@
-"""What the files of deploy/autoscaling ask Prometheus for, asked of a real one: how many workers come of it."""
+"""What the files of deploy/autoscaling ask a Prometheus or the exporter for: how many workers result from it."""
 
 import json
 import re
@@ -6,13 +6,16 @@ from contextlib import closing
 from math import ceil
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 from ruamel.yaml import YAML
 
 from tests.harness.exporter import exporter
 from tests.harness.kubernetes import problems
 from tests.harness.prefect import PrefectServer
+from tests.harness.process import PATIENCE
 from tests.harness.programs import ROOT
 from tests.harness.prometheus import StartPrometheus
 from tests.harness.promql import ALERTS, undeclared
@@ -63,7 +66,7 @@ def test_the_queries_select_what_there_is(query: str) -> None:
     assert "vector" not in query
 
 
-@pytest.mark.parametrize("name", ["keda.yaml", "hpa.yaml"])
+@pytest.mark.parametrize("name", ["keda.yaml", "keda-without-prometheus.yaml", "hpa.yaml"])
 def test_its_api_has_no_objections(name: str) -> None:
     assert problems(load(name)) == []
 
@@ -73,6 +76,7 @@ def test_nothing_is_not_taken_for_no_workers() -> None:
     assert scaled["triggers"][0]["metadata"]["ignoreNullValues"] == "false"
     # A fallback is a number of its own.
     assert "fallback" not in scaled
+    assert "fallback" not in load("keda-without-prometheus.yaml")["spec"]
     assert load("hpa.yaml")["spec"]["minReplicas"] == 1
 
 
@@ -83,6 +87,14 @@ def wanted(reading: Reading, pool: Pool) -> int:
     if pool.limit is not None:
         startable = min(startable, max(pool.limit - pool.active_slots, 0))
     return sum(queue.active_slots for queue in queues) + startable
+
+
+def wanted_of_queue(queue: Queue, pool: Pool) -> int:
+    """The slots that workers of this queue alone could use, likewise."""
+    startable = _startable(queue, pool)
+    if pool.limit is not None:
+        startable = min(startable, max(pool.limit - pool.active_slots, 0))
+    return queue.active_slots + startable
 
 
 def _startable(queue: Queue, pool: Pool) -> int:
@@ -122,3 +134,26 @@ def test_they_ask_for_as_many_workers_as_there_are_slots_for(
         real.process.stop()
         for query in QUERIES.values():
             server.wait_for(of_pool(query, "prefect", "untouched"), lambda found: found == [])
+
+
+def test_without_prometheus_the_exporter_is_asked(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    """As KEDA's metrics-api scaler does: the value at a place of the JSON, and an error for any status but 200."""
+    (trigger,) = load("keda-without-prometheus.yaml")["spec"]["triggers"]
+    asked = urlsplit(trigger["metadata"]["url"])
+    assert parse_qs(asked.query) == {"source": ["production"], "pool": ["docker"], "queue": ["default"]}
+    with closing(prefect_server.client()) as client:
+        reading = read(client)
+    with exporter(tmp_path / "real", env={"PREFECT_API_URL": prefect_server.api_url}) as real:
+        found, expected = {}, {}
+        for queue in reading.queues.values():
+            parameters = {"source": "prefect", "pool": queue.pool, "queue": queue.name}
+            answer = httpx.get(f"{real.url}{asked.path}", params=parameters, timeout=PATIENCE)
+            assert answer.status_code == 200, answer.text
+            pool = next(pool for pool in reading.pools.values() if pool.name == queue.pool)
+            expected[queue.pool, queue.name] = wanted_of_queue(queue, pool)
+            found[queue.pool, queue.name] = answer.json()[trigger["metadata"]["valueLocation"]]
+        assert found == expected
+        assert {0, 1} < set(expected.values())
+    with exporter(tmp_path / "down", env={"PREFECT_API_URL": "http://127.0.0.1:9/api"}) as down:
+        parameters = {"source": "prefect", "pool": "docker", "queue": "default"}
+        assert httpx.get(f"{down.url}{asked.path}", params=parameters, timeout=PATIENCE).status_code == 503
