@@ -8,6 +8,7 @@ RUN pip install --no-cache-dir --require-hashes --only-binary :all: --requiremen
       --requirement requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY exporter exporter
+COPY alerts/runbooks alerts/runbooks
 # Bytecode that does not ask for the time of its source: to copy a file may change that.
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir dist . \
  && pip --python /opt/concurrency-exporter install --no-cache-dir --no-deps dist/*.whl \

@@ -4,6 +4,7 @@ Pages, JSON and texts are made from these views, so that all of them say the sam
 changes all the time: its `origin` tells it for a moment.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -16,6 +17,8 @@ T = TypeVar("T")
 
 PAGE_SIZE: Final = 100
 """Views on one page."""
+RETRY_SECONDS: Final = 5
+"""When to come again for missing data if it is not known when the next poll ends."""
 
 
 class NotFoundError(LookupError):
@@ -75,6 +78,19 @@ class QueueView:
         return sorted(
             ((state, holder) for state, holders in self.queue.holders.items() for holder in holders.oldest),
             key=lambda one: _longest_first(one[1].seconds),
+        )
+
+    @property
+    def oldest_holder(self) -> tuple[str, Holder] | None:
+        """The first of `oldest_holders`, for less than all of them cost."""
+        first = ((state, holders.oldest[0]) for state, holders in self.queue.holders.items() if holders.oldest)
+        return min(first, key=lambda one: _longest_first(one[1].seconds), default=None)
+
+    @property
+    def why(self) -> list[tuple[str, int]]:
+        """The reasons for which tasks wait, and how many wait for each: the one with the most tasks first."""
+        return sorted(
+            ((reason, tasks) for reason, tasks in self.queue.blocked.items() if tasks), key=lambda one: -one[1]
         )
 
     @property
@@ -227,6 +243,17 @@ def why_missing(state: SourceState, part: Part) -> str:
         if not one.pool and not one.queue:
             return f"the {part} of source {state.name!r} are not known: {one.reason}: {one.message}"
     return ""
+
+
+def until_next_poll(state: SourceState, now: View) -> float:
+    """Return the seconds until a source is polled; 0 while a poll runs, or if there is no schedule."""
+    return 0.0 if state.next_poll is None else max(state.next_poll - now.moment, 0.0)
+
+
+def retry_after(missing: NotKnownError, now: View) -> int:
+    """Return the seconds after which the missing data may be there."""
+    waits = [seconds for state in missing.states if (seconds := until_next_poll(state, now)) > 0]
+    return math.ceil(min(waits, default=RETRY_SECONDS))
 
 
 def left_out(state: SourceState, part: Part, pool: str = "", queue: str = "") -> list[Unreadable]:

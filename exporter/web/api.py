@@ -34,8 +34,6 @@ from exporter.web.parameters import (
 Handler = Callable[[Request, View], Awaitable[Response]]
 
 PREFIX: Final = "/api/v1"
-RETRY_SECONDS: Final = 5
-"""When to come again for missing data if it is not known when the next poll ends."""
 _SALT: Final = secrets.token_hex(8)
 """In the tags of this process: another one may have other settings, and so another answer from the same snapshot."""
 
@@ -136,8 +134,7 @@ def handled(handler: Handler) -> Handler:
         except NotFoundError as error:
             return _error(HTTPStatus.NOT_FOUND, error)
         except NotKnownError as error:
-            waits = [seconds for state in error.states if (seconds := _until_next_poll(state, view)) > 0]
-            retry = str(math.ceil(min(waits, default=RETRY_SECONDS)))
+            retry = str(views.retry_after(error, view))
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, error, {"Retry-After": retry})
 
     return answered
@@ -173,15 +170,10 @@ def _data(states: Iterable[SourceState]) -> list[object]:
 def _headers(view: View, states: Iterable[SourceState], tag: str) -> dict[str, str]:
     """The headers for caches. The answer can change at the next poll, and when data expires."""
     ends = [
-        min(_until_next_poll(state, view), state.published.expires - view.moment if state.published else math.inf)
+        min(views.until_next_poll(state, view), state.published.expires - view.moment if state.published else math.inf)
         for state in states
     ]
     return {"ETag": tag, "Cache-Control": f"private, max-age={max(0, math.floor(min(ends, default=0)))}"}
-
-
-def _until_next_poll(state: SourceState, view: View) -> float:
-    """Seconds; 0 while a poll runs, or if there is no schedule."""
-    return 0.0 if state.next_poll is None else max(state.next_poll - view.moment, 0.0)
 
 
 def _mark(state: SourceState) -> tuple[object, ...]:

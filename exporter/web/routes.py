@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from exporter.polling.store import Store, View
 from exporter.polling.telemetry import Telemetry
-from exporter.web import api, management, pages
+from exporter.web import api, management, pages, runbooks
 from exporter.web.discovery import ServiceDiscovery
 from exporter.web.location import Location
 from exporter.web.management import Reload
@@ -41,7 +41,11 @@ def application(
         return _Route(path, endpoint, methods=methods)
 
     routes = [
-        route("/", pages.status, "GET"),
+        route("/", pages.for_people(pages.Board()), "GET"),
+        route("/queue", pages.for_people(pages.queue), "GET"),
+        route("/pool", pages.for_people(pages.pool), "GET"),
+        route("/limit", pages.for_people(pages.limit), "GET"),
+        route("/runbooks/{name}.md", pages.for_people(runbooks.runbook), "GET"),
         route("/metrics", Scrape(telemetry), "GET"),
         route("/sd", ServiceDiscovery(location), "GET"),
         *(route(api.PREFIX + one.path, api.handled(one.handler), "GET") for one in api.operations()),

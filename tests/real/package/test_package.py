@@ -24,6 +24,7 @@ from tests.harness.process import PATIENCE, accepts, free_port, running
 from tests.harness.programs import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+RUNBOOKS = {path.name for path in (ROOT / "alerts/runbooks").iterdir()}
 FILES = {
     str(path.relative_to(ROOT))
     for path in (ROOT / "exporter").rglob("*")
@@ -51,8 +52,8 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     about = f"concurrency_exporter-{__version__}.dist-info"
-    assert {"exporter/web/templates/status.html", "exporter/py.typed"} <= FILES
-    assert names == FILES | {
+    assert {"exporter/web/templates/board.html", "exporter/py.typed"} <= FILES
+    assert names == FILES | {f"exporter/web/runbooks/{name}" for name in RUNBOOKS} | {
         f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
     }
 
@@ -62,7 +63,7 @@ def test_the_sdist_has_what_the_wheel_is_built_from(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     more = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "PKG-INFO", ".gitignore"}
-    assert names == FILES | more
+    assert names == FILES | more | {f"alerts/runbooks/{name}" for name in RUNBOOKS}
 
 
 def test_the_version_comes_from_one_place(wheel: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter import views
 from exporter.model import Holder, Holders, Limit, Pool, Queue, Unreadable, Waiting, WaitingTask
 from exporter.shard import Shard
 from exporter.web import api, schema
@@ -233,7 +234,7 @@ async def test_no_source_has_data(exporter: Filled) -> None:
     for path in (of("queues"), of("limits"), of("queues", system="prefect"), of("queues", full="true")):
         answer = await exporter.get(path)
         # No poll is planned for the time that has come: one is running.
-        assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(api.RETRY_SECONDS))
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(views.RETRY_SECONDS))
         assert "source 'production' has no data: the data has expired" in answer.json()["error"]
     found = await exporter.json(of("sources"))
     assert [source["queues"] for source in found["sources"]] == [None, None, None]
