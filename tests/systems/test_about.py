@@ -57,3 +57,11 @@ def test_its_priorities_are_those_that_are_published(system: str) -> None:
     priorities = SYSTEMS[system].about.priorities
     assert (priorities is not None) == bool(found)
     assert not priorities or {int(one) for one in found} <= set(priorities.levels(1000))
+
+
+@of_each_system
+def test_its_reasons_are_those_that_are_published(system: str) -> None:
+    reasons = SYSTEMS[system].about.reasons
+    assert values(system, "reason", "concurrency_queue_blocked_tasks") == ({*reasons, "unknown"} if reasons else set())
+    texts = [text for one in reasons.values() for text in (one.meaning, one.remedy)]
+    assert [text for text in texts if not re.fullmatch(r"[^\n|]+[^\n|. ]", text)] == []

@@ -3,17 +3,20 @@
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Final, TypeVar
 
 import pytest
 
 from exporter.sources.prefect import PrefectConfig, backlog, slots
-from exporter.sources.prefect.api import Api, WorkQueue
+from exporter.sources.prefect.api import CONCURRENCY_LIMITS, Api, WorkQueue
+from exporter.sources.prefect.causes import Facts, attribute
 from exporter.sources.prefect.discovery import Discovery
-from exporter.sources.prefect.reading import Holders, Slots, WaitingCounts, WaitingRun
+from exporter.sources.prefect.reading import Backlog, Holders, Slots, WaitingCounts, WaitingRun
 from exporter.sources.prefect.snapshot import waiting_by_state
 from tests.harness.comparison import assert_equal_to_readings, config, published
 from tests.harness.exporter import exporter
@@ -119,6 +122,44 @@ def test_both_plans_say_the_same_of_the_backlog(server: PrefectServer) -> None:
             assert one.longest is longest is None
         else:
             assert -0.1 <= one.longest - longest < 30
+
+
+def test_with_less_to_know_no_run_waits_for_another_reason(server: PrefectServer) -> None:
+    """Not where the runs of each queue are only counted, and not where a shard asks only its own queues for slots."""
+
+    async def read_all(api: Api, queues: Sequence[WorkQueue]) -> list[Facts]:
+        pools = {pool.id: pool for pool in await Discovery(api, 4).pools()}
+        limits = await api.listing("/v2/concurrency_limits/filter", CONCURRENCY_LIMITS)
+        # As when they were seeded: their workers asked then, and do so no more.
+        now = max(queue.last_polled for queue in queues if queue.last_polled) + timedelta(seconds=5)
+        swept = await slots.sweep(api, queues, await slots.count_holders(api))
+        listed = Backlog(runs=await backlog.sweep(api, queues, api.now()))
+        whole = Facts(now, pools, queues, swept, listed, limits)
+        exact = {queue.id: await slots.read_one(api, queue) for queue in queues}
+        counted = Backlog(counts=await backlog.read_each(api, queues, api.now(), 4))
+        half = {queue.id: exact[queue.id] for queue in queues[::2]}
+        return [whole, replace(whole, slots=exact, backlog=counted), replace(whole, slots=half)]
+
+    whole, *others = with_api(server, read_all)
+    true = attribute(whole, {})
+    assert {"queue_paused", "zero_limit", "no_worker", "deployment_limit", "queue_limit"} <= set(true.by_run.values())
+    for facts in others:
+        found = attribute(facts, {})
+        assert found.by_run
+        for run, cause in found.by_run.items():
+            assert merged({cause: 1}) == merged({true.by_run.get(run, cause): 1})
+        for queue, causes in found.by_queue.items():
+            unknown = len((whole.backlog.runs or {})[queue]) - sum(true.by_queue[queue].values())
+            for reason, number in merged(causes).items():
+                assert number <= merged(true.by_queue[queue])[reason] + unknown, (queue, reason)
+
+
+def merged(causes: Mapping[str, int]) -> Counter[str]:
+    """Without what only those can tell who know when each run was due, and what waits in better queues."""
+    found: Counter[str] = Counter()
+    for cause, number in causes.items():
+        found[{"just_now": "free", "none": "free", "priority": "pool_limit"}.get(cause, cause)] += number
+    return found
 
 
 def test_every_value_is_that_of_an_independent_reading(server: PrefectServer, tmp_path: Path) -> None:

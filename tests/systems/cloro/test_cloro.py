@@ -197,6 +197,36 @@ async def test_the_rate_limit_is_published_even_when_it_is_exceeded(cloro: tuple
         assert published(exporter) == []
 
 
+async def test_why_tasks_wait_over_several_polls(cloro: tuple[Cloro, Upstream]) -> None:
+    fake, upstream = cloro
+    source = config(upstream).build(WHOLE, lambda *_: None)
+    memory: object = None
+
+    async def reasons(queued: int, used: int | None, slots: int | None = 5) -> dict[str, int]:
+        nonlocal memory
+        fake.status = {"queuedTasks": queued, "processingTasks": 0, "concurrency": {"used": used, "max": slots}}
+        snapshot = await source.poll(memory)
+        memory = snapshot.memory
+        (queue,) = snapshot.queues
+        assert sum(queue.blocked.values()) == queued
+        assert list(queue.blocked) == ["queue_limit", "just_now", "none", "unknown"]
+        return {reason: tasks for reason, tasks in queue.blocked.items() if tasks}
+
+    assert await reasons(0, 5) == {}
+    assert await reasons(7, 5) == {"queue_limit": 7}
+    assert await reasons(7, 9) == {"queue_limit": 7}, "also above the limit"
+    assert await reasons(7, 3) == {"queue_limit": 5, "just_now": 2}, "two fit"
+    assert await reasons(7, 3) == {"queue_limit": 5, "just_now": 2}, "a slot is only free until the next task takes it"
+    assert await reasons(2, 3) == {"just_now": 2}
+    assert await reasons(2, 3) == {"none": 2}
+    assert await reasons(4, 0) == {"just_now": 2, "none": 2}
+    assert await reasons(4, None) == {"unknown": 4}
+    assert await reasons(4, 0) == {"just_now": 4}
+    assert await reasons(4, 0, None) == {"unknown": 4}
+    assert await reasons(4, 0, 0) == {"queue_limit": 4}
+    await source.close()
+
+
 @pytest.mark.parametrize(
     ("changed", "where"),
     [

@@ -12,11 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.model import blocked_by
+from exporter.polling.store import SourceState
+from exporter.sources.prefect import PrefectConfig
 from exporter.sources.prefect.about import ABOUT
 from exporter.sources.prefect.api import ConcurrencyLimit, WorkPool, WorkQueue
 from exporter.sources.prefect.causes import Attribution, Cause, Facts, attribute
 from exporter.sources.prefect.reading import Backlog, Slots, WaitingCounts, WaitingRun
 from tests.harness import handing_out, reader
+from tests.harness.inprocess import OneSource
+from tests.harness.lookalike import ALL, BROKEN, COUNT, LIMITS, OF_BACKLOG, small, snapshot_of
+from tests.harness.upstream import serve
 
 NOW: Final = datetime(2026, 7, 1, 12, tzinfo=UTC)
 HELD: Final = "AwaitingConcurrencySlot"
@@ -309,6 +314,17 @@ def test_a_queue_whose_slots_are_not_known_blocks_nobody_for_certain() -> None:
     assert only(one(One()), slots={}) == {"none": 1}, "it has no limit"
 
 
+def test_nobody_knows_who_is_next_behind_a_better_queue_that_was_not_read() -> None:
+    world = World()
+    pool = world.pool(concurrency_limit=2)
+    better = world.queue(pool, priority=1, taken=1)
+    run = world.run(world.queue(pool, priority=2))
+    of_a_shard = Backlog(counts={key: one for key, one in (world.counted.counts or {}).items() if key != better.id})
+    assert world.causes(backlog=of_a_shard).by_run == {}
+    world.taken[better.id] = 2
+    assert world.causes(backlog=of_a_shard).by_run == {run.id: "pool_limit"}, "there is no slot for either"
+
+
 def test_what_paused_queues_leave_of_the_pool_depends_on_the_database() -> None:
     world = World()
     pool = world.pool(concurrency_limit=3)
@@ -484,3 +500,42 @@ def test_the_poll_before_changes_only_since_when_nothing_blocks(world: World, ca
             was_blocked = before.get(one_run, "none") not in {"none", "just_now"}
             assert cause == ("just_now" if was_blocked else first.by_run[one_run])
     assert_the_sum_is_what_is_queued(world, found)
+
+
+# --- Over several polls of a source.
+
+
+def blocked(state: SourceState) -> dict[str, int]:
+    """The reasons in the queue of the small server in which runs wait, apart from those with a 0."""
+    (queue,) = (queue for queue in snapshot_of(state).queues if queue.name == "q1")
+    return {reason: runs for reason, runs in queue.blocked.items() if runs}
+
+
+async def test_the_poll_before_is_the_last_one_that_has_read_what_waits() -> None:
+    fake = small()
+    async with serve(fake) as upstream, OneSource("prefect", upstream.url, **ALL) as exporter:
+        assert blocked(await exporter.poll()) == {"no_worker": 2}
+        fake.faults = {COUNT + OF_BACKLOG: BROKEN}
+        state = await exporter.poll()
+        assert state.outcome == "partial"
+        assert all(queue.blocked == {} for queue in snapshot_of(state).queues)
+        fake.faults = {}
+        fake.last_polled = datetime.now(UTC) + timedelta(hours=1)
+        assert blocked(await exporter.poll()) == {"just_now": 1, "deployment_limit": 1}
+        assert blocked(await exporter.poll()) == {"none": 1, "deployment_limit": 1}
+        fake.faults = {LIMITS: BROKEN}
+        assert blocked(await exporter.poll()) == {"unknown": 1, "deployment_limit": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "cloud"),
+    [
+        ("https://api.prefect.cloud/api/accounts/a/workspaces/w", True),
+        ("https://gateway.example.org/prefect/api/accounts/a/workspaces/w", True),
+        ("https://prefect.example.org/api", False),
+        ("https://prefect.example.org/accounts/api", False),
+    ],
+)
+def test_a_workspace_is_one_of_prefect_cloud(url: str, cloud: bool) -> None:
+    config = PrefectConfig.model_validate({"name": "p", "system": "prefect", "url": url})
+    assert config.is_cloud is cloud
