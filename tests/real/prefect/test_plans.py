@@ -132,10 +132,10 @@ def test_with_less_to_know_no_run_waits_for_another_reason(server: PrefectServer
         limits = await api.listing("/v2/concurrency_limits/filter", CONCURRENCY_LIMITS)
         # As when they were seeded: their workers asked then, and do so no more.
         now = max(queue.last_polled for queue in queues if queue.last_polled) + timedelta(seconds=5)
-        swept = await slots.sweep(api, queues, await slots.count_holders(api))
+        swept = await slots.sweep(api, queues, await slots.count_holders(api), 0)
         listed = Backlog(runs=await backlog.sweep(api, queues, api.now()))
         whole = Facts(now, pools, queues, swept, listed, limits)
-        exact = {queue.id: await slots.read_one(api, queue) for queue in queues}
+        exact = {queue.id: await slots.read_one(api, queue, 0) for queue in queues}
         counted = Backlog(counts=await backlog.read_each(api, queues, api.now(), 4))
         half = {queue.id: exact[queue.id] for queue in queues[::2]}
         return [whole, replace(whole, slots=exact, backlog=counted), replace(whole, slots=half)]
