@@ -168,7 +168,7 @@ class PrefectSource:
     async def _named(
         self, slots: Mapping[uuid.UUID, Slots], waiting: Iterable[Tasks], missing: list[Unreadable], until: float
     ) -> tuple[dict[uuid.UUID, Slots], Mapping[Hashable, Mapping[str, str]]]:
-        """Return the slots with the origins of the named holders, and the details of these and of what waits.
+        """Return the slots with the origins of the named holders, and the details of these and of the waiting tasks.
 
         What is not known of them is asked for. A failure costs nothing else.
         """
