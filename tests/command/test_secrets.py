@@ -225,7 +225,11 @@ def secrets(folder: Path) -> dict[str, str]:
     return CANARIES | {"hash": HASH, "key": key}
 
 
-ROUTES = ("/", "/metrics", "/metrics?source=key", "/sd", "/-/healthy", "/-/ready", "/-/reload", "/nowhere", "/metrics/")
+API = ("queues", "limits", "sources", "queue?source=key&queue=async", "headroom?source=key&queue=async", "openapi.json")
+ROUTES = (
+    *("/", "/metrics", "/metrics?source=key", "/sd", "/-/healthy", "/-/ready", "/-/reload", "/nowhere", "/metrics/"),
+    *(f"/api/v1/{route}" for route in API),
+)
 
 
 @pytest.mark.parametrize("log_format", ["logfmt", "json"])

@@ -19,7 +19,7 @@ from tests.harness.prometheus import promtool_check_metrics
 
 HERE: Final = Path(__file__).parent
 CRASHERS: Final = HERE / "crashers"
-NAMES: Final = ("answers", "config", "web-config", "headers", "request")
+NAMES: Final = ("answers", "config", "web-config", "headers", "request", "parameters")
 MOST_MEMORY_MIB: Final = 1024
 MOST_SECONDS: Final = 20
 """For one input, with all that watches it: a poll has a deadline of 5 s."""
@@ -40,6 +40,18 @@ def seeds(target: str) -> list[bytes]:
                 b"Basic YTpi",
                 b"gzip;q=0.5, identity",
                 b"YTpi",
+            ]
+        case "parameters":
+            return [
+                b"",
+                b"source=s&pool=p&queue=q",
+                b"source=s&pool=p&queue=q&kind=tag&limit=l&kind=tag&limit=l",
+                b"source=s&kind=tag&limit=l",
+                b"text=Q&source=s&system=prefect&full=true&waiting=false&paused=&page=1",
+                b"source=old&queue=%F0%9F%92%A5&pool=",
+                b"source=s&queue=%00%f0%9f%92%a5",
+                b"page=2&text=%ff",
+                b"full&full&&=;a=1",
             ]
         case _:
             head = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n"
@@ -69,6 +81,10 @@ _YAML_WORDS: Final = r"""
 sources: system: prefect cloro name: url: interval: collect: basic_auth_users: tls_server_config: 30s <<: &a *a !!set
 !!omap !!binary ? --- %YAML |+ \ud800
 """
+_PARAMETERS: Final = """
+source=s &pool=p &queue=q &kind=tag &limit=l text= system=prefect full=true waiting=false paused=on page=1 page=-1
+%00 %ff %ed%a0%80 & = + ;
+"""
 _HTTP_WORDS: Final = "Content-Length: Transfer-Encoding:chunked Host:x Basic ;q= gzip HTTP/1.1 Expect:100-continue"
 
 
@@ -80,6 +96,8 @@ def words(target: str) -> list[bytes]:
             return [upstream.SEPARATOR, b"HTTP/1.1 200 OK\r\n", *(word.encode() for word in (*names, *_VALUES.split()))]
         case "config" | "web-config":
             return [word.encode() for word in _YAML_WORDS.split()]
+        case "parameters":
+            return [word.encode() for word in _PARAMETERS.split()]
         case _:
             return [b"\r\n\r\n", *(word.encode() for word in _HTTP_WORDS.split())]
 

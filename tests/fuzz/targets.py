@@ -14,23 +14,27 @@ from typing import Any, Final
 import structlog
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as classic
+from starlette.types import ASGIApp
 
 from exporter import config, logs
 from exporter.metrics.body import Body
 from exporter.metrics.text import Format
-from exporter.model import FAILURE_REASONS
+from exporter.model import FAILURE_REASONS, Limit, Pool, Queue
 from exporter.polling.store import SourceState, View
 from exporter.polling.telemetry import Telemetry
 from exporter.settings.reader import ConfigError
 from exporter.sources import SYSTEMS
+from exporter.web import api, schema
 from exporter.web import config as web_config
 from exporter.web.listeners import listen
 from exporter.web.negotiation import accepts_gzip, negotiate
+from exporter.web.openapi import Operation
 from exporter.web.passwords import _credentials
 from exporter.web.server import Server
 from tests.fuzz import strict
 from tests.fuzz.upstream import decode, network, parts, replying
 from tests.harness.inprocess import Exporter, Time
+from tests.harness.states import Filled
 
 NAME: Final = "s"
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
@@ -150,7 +154,24 @@ def _published(view: View, telemetry: Telemetry, *, thorough: bool) -> None:
 
 
 async def _page(exporter: Exporter) -> None:
-    app = exporter.application
+    status, page = await _asked(exporter.application, "/")
+    assert status == 200
+    page.decode()
+    for operation in api.operations():
+        if operation.answers:
+            await _json(exporter.application, operation)
+
+
+async def _json(application: ASGIApp, operation: Operation, query: bytes = b"") -> None:
+    """Ask a route of the JSON API: the answer is what its schema has."""
+    status, body = await _asked(application, api.PREFIX + operation.path, query)
+    assert status in {200, 400, 404, 503}, (operation.path, status)
+    model = operation.answers if status == 200 else schema.Error
+    if model:
+        model.model_validate_json(body, strict=True)
+
+
+async def _asked(application: ASGIApp, path: str, query: bytes = b"") -> tuple[int, bytes]:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -162,15 +183,13 @@ async def _page(exporter: Exporter) -> None:
     scope = {
         "type": "http",
         "method": "GET",
-        "path": "/",
-        "raw_path": b"/",
+        "path": path,
+        "raw_path": path.encode(),
         "headers": [(b"host", b"x")],
-        "query_string": b"",
-        "app": app,
+        "query_string": query,
     }
-    await app(scope, receive, send)
-    assert sent[0]["status"] == 200
-    b"".join(message.get("body", b"") for message in sent).decode()
+    await application(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
 
 
 @cache
@@ -269,10 +288,31 @@ async def _talk(port: int, data: bytes) -> bytes:
         writer.close()
 
 
+@cache
+def _filled() -> Filled:
+    """An exporter with two queues, a pool and a limit, and a source without data."""
+    exporter = Filled()
+    exporter.add("s")
+    exporter.add("old")
+    queue = Queue("p", "q", active_slots=1, slot_limit=3, queued={"1": 1}, paused=False)
+    pool, limit = Pool("p", paused=False, slot_limit=9, active_slots=1), Limit("l", "tag", "1", 1, 2, 0.0, True)
+    exporter.succeed("s", queue, Queue("", "\x00💥", queued={"1": 0}), pools=(pool,), limits=(limit,))
+    return exporter
+
+
+def parameters(data: bytes) -> None:
+    """A query string, as a client sends it, for each route of the JSON API."""
+    log().take()
+    for operation in api.operations():
+        _runner().run(_json(_filled().application, operation, data))
+    assert log().take() == ""
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "answers": answers,
     "config": config_file,
     "web-config": web_config_file,
     "headers": headers,
     "request": request,
+    "parameters": parameters,
 }
