@@ -202,6 +202,37 @@ def scrapes() -> None:
                         )
 
 
+def api() -> None:
+    """Time of the JSON API against a scrape of the same size, which is one of few queues, and against a file."""
+    print("\nJSON, medians of 300 (target: one queue at most 1.5 times a scrape of the same size)")
+    print(f"{'queues':>7} {'route':>10} {'bytes':>9} {'ms':>7} {'file':>7} {'ratio':>6} {'to a scrape':>12}")
+    one = "source=p&pool=pool-0&queue=queue-000000"
+    with serving(1, 10) as url:
+        scraped, scrape = fetch(f"{url}/metrics?source=p", {"Accept-Encoding": "identity"})
+    print(f"{1:>7} {'a scrape':>10} {scraped:>9} {scrape * 1e3:>7.2f}", flush=True)
+    for queues in (10, 1_000):
+        with serving(queues, 10) as url:
+            for route in (f"queue?{one}", f"headroom?{one}", "queues", "sources"):
+                size, ours = fetch(f"{url}/api/v1/{route}", {"Accept-Encoding": "identity"})
+                with child("static", size) as static:
+                    _, file = fetch(f"{static}/metrics", {})
+                print(
+                    f"{queues:>7} {route.split('?')[0]:>10} {size:>9} {ours * 1e3:>7.2f} {file * 1e3:>7.2f}"
+                    f" {ours / file:>6.2f} {ours / scrape:>12.2f}",
+                    flush=True,
+                )
+
+
+@contextmanager
+def serving(queues: int, holders: int) -> Iterator[str]:
+    """An exporter that has polled such an upstream, as `p`: its address."""
+    with child("upstream", queues, holders) as url, tempfile.TemporaryDirectory() as directory:
+        config = Path(directory) / "config.yml"
+        config.write_text(f"sources: [{{name: p, system: prefect, url: '{url}/api', interval: 1h, timeout: 10m}}]")
+        with exporter(Path(directory), f"--config.file={config}") as running:
+            yield running.url
+
+
 def fetch(url: str, headers: dict[str, str]) -> tuple[int, float]:
     """Bytes on the wire, and the median seconds of one request on a kept connection."""
     times = []
@@ -380,6 +411,7 @@ def main() -> None:
     measurements: dict[str, Callable[[], Any]] = {
         "start": start,
         "scrapes": scrapes,
+        "api": api,
         "polls": polls,
         "memory": memory,
         "prefect": prefect,
