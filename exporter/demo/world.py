@@ -187,7 +187,8 @@ class World:
             self._enter(run, "AwaitingConcurrencySlot")
             return False
         run.due = None
-        run.worker = self._dice.choice(_at_work(run.queue.pool))
+        workers = _at_work(run.queue.pool)
+        run.worker = workers[run.id.int % len(workers)]
         self._enter(run, pending, (2, 5))
         self._waiting[run.queue].remove(run)
         self._holding[run.queue].append(run)

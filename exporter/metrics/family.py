@@ -33,6 +33,27 @@ class FamilyError(ValueError):
     """A family was declared, or a sample made, against the rules; a mistake in the code, found at import."""
 
 
+MAX_EXEMPLAR: Final = 128
+"""Most characters of the labels of an exemplar, names and values together: OpenMetrics refuses more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """One of the values of a distribution, and labels that lead to where it comes from.
+
+    Raises `FamilyError` for a name that is no label, or more than `MAX_EXEMPLAR` characters.
+    """
+
+    labels: tuple[tuple[str, str], ...]
+    value: float
+
+    def __post_init__(self) -> None:
+        if not all(_LABEL.fullmatch(name) for name, _ in self.labels):
+            raise FamilyError(f"{self.labels} has a name that is no label")
+        if sum(len(name) + len(value) for name, value in self.labels) > MAX_EXEMPLAR:
+            raise FamilyError(f"{self.labels} has more than {MAX_EXEMPLAR} characters")
+
+
 @dataclass(frozen=True, slots=True)
 class Distribution:
     """The values of a histogram of either kind: how many lie in each bucket, and their sum.
@@ -43,6 +64,8 @@ class Distribution:
 
     counts: tuple[int, ...]
     sum: float
+    exemplar: Exemplar | None = None
+    """It is shown at the bucket of its value, in OpenMetrics only."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,12 +145,12 @@ class Family:
         """The place in `Distribution.counts` of the bucket that a value, in the family's unit, falls into."""
         return bisect_left(self.buckets, value)
 
-    def distribution(self, values: Sequence[float]) -> Distribution:
+    def distribution(self, values: Sequence[float], exemplar: Exemplar | None = None) -> Distribution:
         """The values, in the family's unit, by its buckets."""
         counts = [0] * (len(self.buckets) + 1)
         for value in values:
             counts[self.bucket(value)] += 1
-        return Distribution(tuple(counts), sum(values))
+        return Distribution(tuple(counts), sum(values), exemplar)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from exporter.metrics.family import Family, Sample
-from exporter.model import Limit, Pool, Queue
+from exporter.metrics.family import MAX_EXEMPLAR, Exemplar, Family, Sample
+from exporter.model import Holders, Limit, Pool, Queue
 
 SOURCE: Final = ("source", "system")
 """The labels of every family that is about one source."""
@@ -213,6 +213,14 @@ def _known(family: Family, value: float | None, *labels: str) -> Iterator[Sample
         yield family.sample(value, *labels)
 
 
+def _exemplar(holders: Holders) -> Exemplar | None:
+    """Return the id of the oldest holder as an exemplar; None if no holder is named, or its id is too long for one."""
+    oldest = holders.oldest[0] if holders.oldest else None
+    if oldest is None or oldest.seconds is None or len("run_id") + len(oldest.id) > MAX_EXEMPLAR:
+        return None
+    return Exemplar((("run_id", oldest.id),), oldest.seconds)
+
+
 def queue_samples(queue: Queue, source: tuple[str, str]) -> Iterator[Sample]:
     """Return the samples of a queue; `source` is the values of `SOURCE`."""
     labels = (*source, queue.pool, queue.name)
@@ -232,7 +240,8 @@ def queue_samples(queue: Queue, source: tuple[str, str]) -> Iterator[Sample]:
     for state, holders in queue.holders.items():
         yield QUEUE_SLOT_HOLDERS.sample(holders.count, *labels, state)
         if holders.seconds:
-            yield QUEUE_STATE_DURATION.sample(QUEUE_STATE_DURATION.distribution(holders.seconds), *labels, state)
+            distribution = QUEUE_STATE_DURATION.distribution(holders.seconds, _exemplar(holders))
+            yield QUEUE_STATE_DURATION.sample(distribution, *labels, state)
             yield QUEUE_STATE_DURATION_MAX.sample(max(holders.seconds), *labels, state)
     if queue.id:
         priority = "" if queue.priority is None else str(queue.priority)

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from itertools import accumulate
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import exposition as classic
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from exporter.metrics.family import Distribution, Family, Sample
+from exporter.metrics.family import Distribution, Exemplar, Family, Sample
 
 
 class Format(Enum):
@@ -51,23 +51,25 @@ def blocks(family: Family, samples: Sequence[Sample]) -> Mapping[Format, Sequenc
     """
     if not family.buckets:
         return _in_both_formats(family, _numbers(family, samples))
-    # OpenMetrics alone has exemplars. They end the lines of buckets: the first of these texts, once for each format.
     series = list(_distributions(family, samples))
-    whole = _in_both_formats(family, (text for of_one in series for text in of_one))
+    whole = _in_both_formats(family, (text for one in series for text in (one.buckets, one.of_count, one.of_sum)))
+    if any(one.with_exemplar for one in series):
+        lines = (text for one in series for text in (one.with_exemplar or one.buckets, one.of_count, one.of_sum))
+        whole[Format.OPENMETRICS] = [Block(family.basename, _openmetrics_header(family), _encoded(lines))]
     if family.kind == "histogram":
         return whole
     # The classic format has no gauge histogram: it has a histogram without count and sum, and two gauges.
-    buckets, counts, sums = zip(*series, strict=True) if series else ((), (), ())
-    return whole | {
-        Format.CLASSIC: [
-            Block(family.name, _classic_header(family.name, family.help, "histogram"), _encoded(buckets)),
-            *(
-                Block(name, _classic_header(name, family.help, "gauge"), _encoded(lines))
-                for name, lines in ((f"{family.name}_gcount", counts), (f"{family.name}_gsum", sums))
-                if lines
-            ),
-        ]
-    }
+    buckets = _encoded(one.buckets for one in series)
+    gauges = (("_gcount", _encoded(one.of_count for one in series)), ("_gsum", _encoded(one.of_sum for one in series)))
+    whole[Format.CLASSIC] = [
+        Block(family.name, _classic_header(family.name, family.help, "histogram"), buckets),
+        *(
+            Block(name, _classic_header(name, family.help, "gauge"), text)
+            for name, text in ((family.name + suffix, text) for suffix, text in gauges)
+            if text
+        ),
+    ]
+    return whole
 
 
 def of_collector(collector: Collector, format_: Format) -> bytes:
@@ -119,20 +121,37 @@ def _numbers(family: Family, samples: Iterable[Sample]) -> Iterator[str]:
             yield line(sample.labels, sample.value)
 
 
-def _distributions(family: Family, samples: Iterable[Sample]) -> Iterator[tuple[str, str, str]]:
-    """The lines of each sample's buckets, the line of its count, and that of its sum."""
-    count, total = ("_gcount", "_gsum") if family.kind == "gaugehistogram" else ("_count", "_sum")
+class _Lines(NamedTuple):
+    """The lines of one distribution. Exemplars end lines of buckets, in OpenMetrics only; empty without any."""
+
+    buckets: str
+    with_exemplar: str
+    of_count: str
+    of_sum: str
+
+
+def _distributions(family: Family, samples: Iterable[Sample]) -> Iterator[_Lines]:
+    """The lines of each sample."""
+    suffixes = ("_gcount", "_gsum") if family.kind == "gaugehistogram" else ("_count", "_sum")
     bounds = [*map(floatToGoString, family.buckets), "+Inf"]
     of_bucket = _line(f"{family.name}_bucket", (*family.labels, "le"))
-    of_count, of_sum = _line(family.name + count, family.labels), _line(family.name + total, family.labels)
+    of_count, of_sum = (_line(family.name + suffix, family.labels) for suffix in suffixes)
     for sample in samples:
         if isinstance(sample.value, Distribution):
             labels, cumulated = sample.labels, list(accumulate(sample.value.counts))
-            yield (
-                "".join(of_bucket((*labels, le), number) for le, number in zip(bounds, cumulated, strict=True)),
-                of_count(labels, cumulated[-1]),
-                of_sum(labels, sample.value.sum),
-            )
+            lines = [of_bucket((*labels, le), number) for le, number in zip(bounds, cumulated, strict=True)]
+            buckets, with_exemplar = "".join(lines), ""
+            if exemplar := sample.value.exemplar:
+                lines[family.bucket(exemplar.value)] = lines[family.bucket(exemplar.value)][:-1] + _exemplar(exemplar)
+                with_exemplar = "".join(lines)
+            count, total = of_count(labels, cumulated[-1]), of_sum(labels, sample.value.sum)
+            yield _Lines(buckets, with_exemplar, count, total)
+
+
+def _exemplar(exemplar: Exemplar) -> str:
+    """The end of a line with an exemplar. Without a time it is of the time of the scrape."""
+    pairs = ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in sorted(exemplar.labels))
+    return f" # {{{pairs}}} {floatToGoString(exemplar.value)}\n"  # type: ignore[no-untyped-call]
 
 
 @cache

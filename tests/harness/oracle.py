@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import (
     InfoMetricFamily,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from exporter.metrics.family import Distribution, Family, Sample
@@ -42,13 +43,30 @@ def metric(family: Family, samples: Iterable[Sample]) -> Metric:
             for sample in samples:
                 buckets, total = _distribution(sample)
                 current.add_metric(sample.labels, buckets, total)
+                _add_exemplar(current, sample)
             return current
         case "histogram":
             histogram = HistogramMetricFamily(name, meaning, labels=labels, unit=unit)
             for sample in samples:
                 buckets, total = _distribution(sample)
                 histogram.add_metric(sample.labels, buckets, total)
+                _add_exemplar(histogram, sample)
             return histogram
+
+
+def _add_exemplar(metric: Metric, sample: Sample) -> None:
+    """Give the exemplar to the first bucket of the sample added last whose bound its value does not pass."""
+    assert isinstance(sample.value, Distribution)
+    if exemplar := sample.value.exemplar:
+        added = len(sample.family.buckets) + 3
+        place = next(
+            place
+            for place, line in enumerate(metric.samples)
+            if place >= len(metric.samples) - added
+            and line.name.endswith("_bucket")
+            and exemplar.value <= float(line.labels["le"])
+        )
+        metric.samples[place] = metric.samples[place]._replace(exemplar=Exemplar(dict(exemplar.labels), exemplar.value))
 
 
 def _number(sample: Sample) -> float:

@@ -129,6 +129,17 @@ class PrometheusServer:
         """The values that a label has among the series that the selector matches."""
         return list(self._get(f"/api/v1/label/{label}/values", {"match[]": selector}))
 
+    def exemplars(self, selector: str) -> list[tuple[dict[str, str], dict[str, str], float]]:
+        """Labels of the series, labels of the exemplar, and its value, of each that is stored of the last hour."""
+        now = time.time()
+        times = {"start": str(now - 3600), "end": str(now + 60)}
+        found = self._get("/api/v1/query_exemplars", {"query": selector, **times})
+        return [
+            (series["seriesLabels"], one["labels"], float(one["value"]))
+            for series in found
+            for one in series["exemplars"]
+        ]
+
     def targets(self) -> list[dict[str, Any]]:
         """The active targets as the API has them: `health` is `up`, `down` or `unknown`; `lastError`."""
         return list(self._get("/api/v1/targets", {"state": "active"})["activeTargets"])

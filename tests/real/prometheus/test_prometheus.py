@@ -9,6 +9,9 @@ from threading import Thread
 import httpx
 import pytest
 
+from exporter.metrics.exposition import render
+from exporter.metrics.text import Format, joined
+from exporter.model import Holder, Holders, Queue, Snapshot
 from tests.harness.exporter import Exporter, exporter
 from tests.harness.prefect import PrefectApi, PrefectServer, StartPrefect
 from tests.harness.prometheus import StartPrometheus, promtool_check_metrics
@@ -196,3 +199,76 @@ def test_promtool_has_no_complaint(prefect_server: PrefectServer, tmp_path: Path
         assert promtool_check_metrics(running.get().text) == []
     with exporter(tmp_path, "--demo") as running:
         assert promtool_check_metrics(running.get().text) == []
+
+
+@pytest.mark.parametrize("show", [True, False], ids=["shown", "not-shown"])
+def test_exemplars_name_the_oldest_holders(
+    show: bool, prefect_server: PrefectServer, start_prometheus: StartPrometheus, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yml"
+    config.write_text(
+        f"sources: [{{system: prefect, name: prefect, url: '{prefect_server.api_url}', interval: 5m,"
+        f" holders: {{show: {str(show).lower()}}}}}]"
+    )
+    durations = "concurrency_queue_state_duration_seconds_bucket"
+    with exporter(tmp_path, f"--config.file={config}") as running:
+        prometheus = start_prometheus([running.address], features=["exemplar-storage"])
+        prometheus.wait_for(durations)
+        found = {
+            (series["queue"], series["state"], series["le"], exemplar["run_id"], value)
+            for series, exemplar, value in prometheus.exemplars(durations)
+        }
+        longest = {
+            (labels["queue"], labels["state"], value)
+            for labels, value in prometheus.query("concurrency_queue_state_duration_max_seconds")
+        }
+        assert prometheus.log_problems() == []
+    assert {(queue, state, value) for queue, state, _, _, value in found} == (longest if show else set())
+    for _, _, bound, run, value in found:
+        assert value <= float(bound)
+        with closing(prefect_server.client()) as client:
+            assert client.get(f"/flow_runs/{run}").status_code == 200
+
+
+ODD_IDS = ['"', "\\", "\n", 'a"b\\c\nd', "é漢🚦", "{},=# ", "x" * 122]
+
+
+def test_prometheus_reads_any_id_in_an_exemplar(start_prometheus: StartPrometheus) -> None:
+    queues = tuple(
+        Queue("p", f"q{number}", holders={"RUNNING": Holders(1, (float(number),), (Holder(odd, "", float(number)),))})
+        for number, odd in enumerate(ODD_IDS)
+    )
+    rendered = render(Snapshot(queues), source="s", system="prefect", max_series=10_000)
+    text = joined(rendered.blocks[Format.OPENMETRICS]) + Format.OPENMETRICS.value
+    with answering(text, "application/openmetrics-text; version=1.0.0; charset=utf-8") as target:
+        prometheus = start_prometheus([target], features=["exemplar-storage"])
+        prometheus.wait_for("concurrency_queue_state_duration_seconds_bucket")
+        found = prometheus.exemplars("concurrency_queue_state_duration_seconds_bucket")
+        assert [one["health"] for one in prometheus.targets()] == ["up"]
+    assert {(series["queue"], exemplar["run_id"], value) for series, exemplar, value in found} == {
+        (f"q{number}", odd, number) for number, odd in enumerate(ODD_IDS)
+    }
+
+
+@contextmanager
+def answering(content: bytes, media_type: str) -> Iterator[str]:
+    """Where a scrape gets this."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", media_type)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: pytest shows what matters."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()

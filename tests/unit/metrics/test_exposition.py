@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families as read_clas
 
 from exporter.metrics.body import Body
 from exporter.metrics.exposition import DuplicateSeriesError, Rendered, render
-from exporter.metrics.text import Format
-from exporter.model import Holders, Limit, Pool, Queue, Snapshot
+from exporter.metrics.text import Format, joined
+from exporter.model import Holder, Holders, Limit, Pool, Queue, Snapshot
 from exporter.polling.outcome import Failed, Failure, Published, Succeeded
 from tests.harness.inprocess import Exporter
 
@@ -42,6 +42,37 @@ def queue(name: str, pool: str = "pool", **rest: Any) -> Queue:
         "priority": 1,
     }
     return Queue(pool, name, **full | rest)
+
+
+def holder(run_id: str, seconds: float | None) -> Holder:
+    return Holder(run_id, "able-ibex", seconds)
+
+
+@pytest.mark.parametrize(
+    ("oldest", "shown"),
+    [
+        ((), {}),
+        ((holder("7f", 100.5), holder("8e", 5.0)), {"le=300.0": ("7f", 100.5)}),
+        ((holder("7f", None),), {}),
+        ((holder("x" * 122, 100.5),), {"le=300.0": ("x" * 122, 100.5)}),
+        ((holder("x" * 123, 100.5),), {}),
+        ((holder("7f", 60.0),), {"le=60.0": ("7f", 60.0)}),
+    ],
+    ids=["none-named", "oldest", "unknown-age", "just-fits", "too-long", "on-a-bound"],
+)
+def test_the_oldest_holder_is_an_exemplar_of_its_bucket(
+    oldest: tuple[Holder, ...], shown: dict[str, tuple[str, float]]
+) -> None:
+    snapshot = Snapshot(queues=(queue("q", holders={"RUNNING": Holders(2, (5.0, 100.5), oldest)}),))
+    text = {format_: joined(rendered(snapshot).blocks[format_]).decode() for format_ in Format}
+    assert " # {" not in text[Format.CLASSIC]
+    found = {
+        f"le={sample.labels['le']}": (sample.exemplar.labels["run_id"], sample.exemplar.value)
+        for metric in READERS[Format.OPENMETRICS](text[Format.OPENMETRICS] + "# EOF\n")
+        for sample in metric.samples
+        if sample.exemplar
+    }
+    assert found == shown
 
 
 def pool(name: str) -> Pool:

@@ -10,7 +10,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 
-from exporter.metrics.family import BASE_UNITS, Distribution, Family, FamilyError, Kind, Sample
+from exporter.metrics.family import BASE_UNITS, MAX_EXEMPLAR, Distribution, Exemplar, Family, FamilyError, Kind, Sample
 from exporter.metrics.observed import OBSERVED
 from exporter.metrics.own import OWN
 from exporter.metrics.text import Block, Format, blocks, joined, of_collector
@@ -47,6 +47,17 @@ WORDS = st.from_regex(r"[a-z][a-z0-9]{0,5}", fullmatch=True)
 NUMBERS = st.floats(width=64) | st.integers(-(2**70), 2**70)
 
 
+EXEMPLARS = st.builds(
+    Exemplar,
+    st.dictionaries(
+        st.from_regex(r"[a-z]{1,4}(_[a-z]{1,3})?", fullmatch=True),
+        (st.sampled_from(TEXTS) | st.text(st.characters(exclude_categories=["Cs"]))).map(lambda text: text[:30]),
+        max_size=3,
+    ).map(lambda labels: tuple(labels.items())),
+    st.floats(allow_nan=False),
+)
+
+
 @st.composite
 def families(draw: st.DrawFn) -> Family:
     """Any family that the naming rules let pass."""
@@ -72,7 +83,7 @@ def with_samples(draw: st.DrawFn) -> tuple[Family, list[Sample]]:
     counts = st.lists(st.integers(0, 2**53), min_size=buckets, max_size=buckets).map(tuple)
     values: st.SearchStrategy[Any] = NUMBERS
     if family.buckets:
-        values = st.builds(Distribution, counts, NUMBERS)
+        values = st.builds(Distribution, counts, NUMBERS, st.none() | EXEMPLARS)
     elif family.kind == "info":
         values = st.just(1)
     labels = st.lists(
@@ -142,3 +153,12 @@ def test_blocks_of_one_name_share_a_header() -> None:
     ]
     assert joined(found) == b"A\na1\nB\nb1\nb2\nC\n"
     assert joined([]) == b""
+
+
+def test_an_exemplar_is_no_longer_than_openmetrics_allows() -> None:
+    fits = "é" * (MAX_EXEMPLAR - len("run_id"))
+    assert Exemplar((("run_id", fits),), 1.0).labels == (("run_id", fits),)
+    with pytest.raises(FamilyError, match="more than 128 characters"):
+        Exemplar((("run_id", fits + "x"),), 1.0)
+    with pytest.raises(FamilyError, match="a name that is no label"):
+        Exemplar((("run-id", "x"),), 1.0)
