@@ -43,6 +43,8 @@ _SHUTDOWN_SECONDS: Final = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, or 1 for an error that the user has to fix."""
     flags = parser().parse_args(arguments)
+    if flags.holders and not flags.dry_run:
+        parser().error("argument --holders: only with --dry-run")
     serves = not (flags.config_check or flags.dry_run)
 
     def end(number: int, _: object) -> None:
@@ -67,7 +69,7 @@ async def _run(flags: argparse.Namespace) -> int:
         if flags.config_check:
             return _check(flags, load)
         if flags.dry_run:
-            return await _dry_run(load(), flags.shard)
+            return await _dry_run(load(), flags.shard, holders=flags.holders)
         return await _serve(flags, load, place)
 
 
@@ -112,7 +114,7 @@ def _origin(flags: argparse.Namespace) -> str:
     return "demo" if flags.demo else str(flags.config_file or "environment")
 
 
-async def _dry_run(configuration: Config, shard: Shard) -> int:
+async def _dry_run(configuration: Config, shard: Shard, *, holders: bool) -> int:
     clock = Clock()
     store = Store(clock)
     telemetry = Telemetry(clock)
@@ -123,7 +125,7 @@ async def _dry_run(configuration: Config, shard: Shard) -> int:
         states = store.view().states
     finally:
         await poller.stop()
-    say(report(states, telemetry.requests))
+    say(report(states, telemetry.requests, holders=holders))
     return 0 if all(state.outcome == "success" for state in states) else 1
 
 

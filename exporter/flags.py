@@ -106,6 +106,13 @@ def parser() -> argparse.ArgumentParser:
         " status 0 if every source was read completely, 1 otherwise",
     )
     parser.add_argument(
+        "--holders",
+        action=_Once,
+        nargs=0,
+        default=False,
+        help="with --dry-run, also print the tasks that hold slots by name, of each queue the oldest first",
+    )
+    parser.add_argument(
         "--shard",
         action=_Once,
         type=_shard,

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from exporter import views
 from exporter.model import Queue
 from exporter.polling.store import SourceState
 
 
-def report(states: Sequence[SourceState], requests: Callable[[str], int]) -> str:
+def report(states: Sequence[SourceState], requests: Callable[[str], int], *, holders: bool = False) -> str:
     """Tables of the sources and of their queues, then a line for all that could not be read.
 
-    `requests` tells how many requests a source, by its name, has sent.
+    `requests` tells how many requests a source, by its name, has sent. With `holders` there is a table of the tasks
+    that hold slots, of each queue the one first that has been in its state for longest.
     """
     sources = [
         (
@@ -34,6 +36,8 @@ def report(states: Sequence[SourceState], requests: Callable[[str], int]) -> str
     if queues:
         header = ("SOURCE", "POOL", "QUEUE", "ACTIVE", "LIMIT", "HOLDERS", "OLDEST", "QUEUED", "WAITED", "WHY", "")
         parts.append(_table(header, queues))
+    if holders and (rows := list(_holder_rows(states))):
+        parts.append(_table(("SOURCE", "POOL", "QUEUE", "STATE", "SINCE", "NAME", "DETAILS", "ID", "LINK"), rows))
     if limits := [row for state in states for row in _limit_rows(state)]:
         parts.append(_table(("SOURCE", "KIND", "LIMIT", "ACTIVE", "SLOTS", ""), limits))
     if troubles := [line for state in states for line in _troubles(state)]:
@@ -63,6 +67,28 @@ def _why(queue: Queue) -> str:
         return ""
     reason, tasks = queue.why
     return f"{tasks} of {sum(queue.blocked.values())}: {reason}"
+
+
+def _holder_rows(states: Sequence[SourceState]) -> Iterable[tuple[object, ...]]:
+    for view in sorted(views.queues(states), key=lambda view: (view.origin.source, view.queue.pool, view.queue.name)):
+        for state, holder in view.oldest_holders:
+            details = " ".join(f"{word}={value}" for word, value in holder.details.items())
+            name, link = holder.name or None, holder.url or ""
+            where = (view.origin.source, view.queue.pool, view.queue.name)
+            yield *where, state, _seconds(holder.seconds), name, details, holder.id, link
+        named = len(view.oldest_holders)
+        if view.holders and named and view.holders > named:
+            yield (
+                view.origin.source,
+                view.queue.pool,
+                view.queue.name,
+                "",
+                "",
+                f"{view.holders - named} more",
+                "",
+                "",
+                "",
+            )
 
 
 def _limit_rows(state: SourceState) -> Iterable[tuple[object, ...]]:

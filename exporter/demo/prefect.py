@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from exporter.demo import answers, filters
@@ -46,6 +46,7 @@ def application(rows: Callable[[datetime], Rows], clock: Callable[[], datetime])
                     Route("/flows/filter", api.flows, methods=["POST"]),
                 ],
             ),
+            Route("/{page:path}", _no_page),
         ],
         middleware=[Middleware(GZipMiddleware)],
         exception_handlers={HTTPException: _http_error, InvalidRequestError: _invalid_request},
@@ -228,6 +229,13 @@ def _pool(request: Request, rows: Rows) -> Pool:
         if pool.name == name:
             return pool
     raise HTTPException(404, f'Work pool "{name}" not found.')
+
+
+async def _no_page(_: Request) -> Response:
+    """What a link into the UI leads to."""
+    return PlainTextResponse(
+        "This is a demo of a Prefect server, without its UI. Of a real server, this link leads there.\n"
+    )
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

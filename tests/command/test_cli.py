@@ -11,13 +11,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from exporter import __version__
+from exporter.demo.rows import Queue
 from tests.harness import programs
 from tests.harness.command import (
     COMMAND,
@@ -30,6 +33,7 @@ from tests.harness.command import (
     run,
     upstream_answer,
 )
+from tests.harness.lookalike import flow_run, small
 from tests.harness.process import PATIENCE, answers, free_port, running
 from tests.harness.upstream import Upstream, answer, never, serving
 
@@ -142,6 +146,44 @@ def test_a_dry_run_shows_what_was_found(tmp_path: Path, upstream: Upstream) -> N
     ]
     assert [row[:5] for row in table[5:]] == [["prod", "pool", "queue", "3", "5"], ["scraper", "async", "2", "5", "-"]]
     assert len(upstream.requests) == 5
+
+
+def test_a_dry_run_shows_who_holds_the_slots(tmp_path: Path) -> None:
+    """The oldest of each queue first, as a table that no name breaks."""
+    since = datetime.now(UTC) - timedelta(seconds=60)
+    queues = [Queue("a", "q0"), Queue("a", "q1")]
+    runs = [
+        flow_run(1, "Running", queues[1], since),
+        flow_run(2, "Pending", queues[0], since - timedelta(hours=1), worker="w1"),
+        flow_run(3, "Running", queues[0], since, name="new\nline \u202e"),
+        flow_run(4, "Running", queues[0], since - timedelta(hours=2)),
+        flow_run(5, "Running", queues[0], since + timedelta(seconds=30)),
+    ]
+    with serving(small(queues=queues, runs=runs)) as upstream:
+        settings = {"system": "prefect", "name": "prod", "url": f"{upstream.url}/api", "holders": {"keep": 2}}
+        path = configure(tmp_path, settings)
+        code, out, err = run("--dry-run", "--holders", "--config.file", str(path))
+        without = run("--dry-run", "--config.file", str(path))[1]
+        link = f"{upstream.url}/runs/flow-run/"
+    assert (code, err) == (0, "")
+    assert link not in without
+    header, *table = next(part for part in out.split("\n\n") if "LINK" in part).splitlines()
+    assert header.split() == ["SOURCE", "POOL", "QUEUE", "STATE", "SINCE", "NAME", "DETAILS", "ID", "LINK"]
+    ids = [str(UUID(int=number)) for number in range(6)]
+    etl = "flow=etl deployment=nightly"
+    assert [re.split("  +", re.sub(r"  \d+s  ", "  ", line.strip())) for line in table] == [
+        ["prod", "a", "q0", "RUNNING", "able-ibex", etl, ids[4], link + ids[4]],
+        ["prod", "a", "q0", "PENDING", "able-ibex", f"{etl} worker=w1", ids[2], link + ids[2]],
+        ["prod", "a", "q0", "RUNNING", "new\\nline \\u202e", etl, ids[3], link + ids[3]],
+        ["prod", "a", "q0", "1 more"],
+        ["prod", "a", "q1", "RUNNING", "able-ibex", etl, ids[1], link + ids[1]],
+    ]
+
+
+def test_holders_are_for_a_dry_run() -> None:
+    code, out, err = run("--holders", "--demo")
+    assert (code, out) == (2, "")
+    assert "argument --holders: only with --dry-run" in err
 
 
 def test_a_dry_run_of_each_shard_shows_its_part(tmp_path: Path) -> None:
