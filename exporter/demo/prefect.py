@@ -46,7 +46,10 @@ def application(rows: Callable[[datetime], Rows], clock: Callable[[], datetime])
                     Route("/flows/filter", api.flows, methods=["POST"]),
                 ],
             ),
-            Route("/{page:path}", _no_page),
+            *(
+                Route(f"/{page}", _no_page)
+                for page in ("runs/flow-run/{id}", "work-pools/{path:path}", "concurrency-limits{path:path}")
+            ),
         ],
         middleware=[Middleware(GZipMiddleware)],
         exception_handlers={HTTPException: _http_error, InvalidRequestError: _invalid_request},

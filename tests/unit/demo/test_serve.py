@@ -6,7 +6,10 @@ import httpx
 import pytest
 
 from exporter.demo import Upstreams, serve, utc_now
+from exporter.sources.prefect.links import Links
 from tests.harness.process import PATIENCE
+
+KINDS = ["tag", "global"]
 
 
 async def test_both_upstreams_answer_on_loopback_at_once() -> None:
@@ -64,3 +67,12 @@ async def test_two_demos_can_run_side_by_side() -> None:
 
 def test_the_default_clock_knows_its_time_zone() -> None:
     assert utc_now().utcoffset() is not None
+
+
+async def test_every_link_into_the_ui_leads_somewhere() -> None:
+    async with serve() as upstreams, httpx.AsyncClient(timeout=PATIENCE) as client:
+        links = Links.of(upstreams.prefect_url, None)
+        urls = [links.run("id"), links.pool("ecs-ml"), links.queue("ecs-ml", "a/b"), *map(links.limit, KINDS, KINDS)]
+        for url in urls:
+            assert url
+            assert "demo" in (await client.get(url)).text
