@@ -16,7 +16,6 @@ from exporter import __version__, config, logs
 from exporter.clock import Clock
 from exporter.config import Config
 from exporter.flags import DEFAULT_PORT, parser
-from exporter.memory import return_large_blocks
 from exporter.output import say
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
@@ -56,7 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # As PID 1 a signal without a handler is ignored, so there has to be one from the start.
         signal.signal(stop, end)
     logs.configure(flags.log_level, flags.log_format)
-    return_large_blocks()
     try:
         return asyncio.run(_run(flags))
     except ConfigError as error:
@@ -146,7 +144,8 @@ async def _serve(flags: argparse.Namespace, load: Load, place: Location) -> int:
     loop.add_signal_handler(signal.SIGHUP, reloader.hang_up)
     await reloader.start(configuration)
     sockets = _sockets(flags)
-    routes = application(store, telemetry, reloader.reload if flags.web_enable_lifecycle else None, place)
+    reasons = {system: about.reasons for system, about in config.ABOUT.items()}
+    routes = application(store, telemetry, reloader.reload if flags.web_enable_lifecycle else None, place, reasons)
     tls = web.tls() if web else None
     server = Server(Guard(place.below(routes), web, clock), graceful_seconds=_SHUTDOWN_SECONDS, tls=tls)
     for stop in (signal.SIGTERM, signal.SIGINT):

@@ -162,9 +162,9 @@ class Wanted:
             and self._names(view.origin.source, queue.pool, queue.name)
         )
 
-    def admits_pool(self, view: PoolView) -> bool:
+    def admits_pool(self, origin: Origin, pool: Pool) -> bool:
         """Whether the pool passes."""
-        return self.full in {None, view.pool.is_full} and self._names(view.origin.source, view.pool.name)
+        return self.full in {None, pool.is_full} and self._names(origin.source, pool.name)
 
     def admits_limit(self, view: LimitView) -> bool:
         """Whether the limit passes."""
@@ -280,9 +280,7 @@ def queues(states: Iterable[SourceState], wanted: Wanted = EVERYTHING) -> list[Q
 
 def pools(states: Iterable[SourceState], wanted: Wanted = EVERYTHING) -> list[PoolView]:
     """Return the pools that pass, by utilization, the highest first."""
-    found = (
-        view for state in states if wanted.admits_source(state) for view in _pools(state) if wanted.admits_pool(view)
-    )
+    found = (view for state in states if wanted.admits_source(state) for view in _pools(state, wanted))
     return sorted(found, key=lambda view: (_use(view.pool), view.origin.source, view.pool.name))
 
 
@@ -347,13 +345,15 @@ def _queues(state: SourceState) -> Iterator[QueueView]:
             yield QueueView(origin, one, by_name.get(one.pool))
 
 
-def _pools(state: SourceState) -> Iterator[PoolView]:
+def _pools(state: SourceState, wanted: Wanted) -> Iterator[PoolView]:
     if published := state.published:
-        by_pool: dict[str, list[QueueView]] = {one.name: [] for one in published.snapshot.pools}
+        origin = _origin(state, published)
+        admitted = [one for one in published.snapshot.pools if wanted.admits_pool(origin, one)]
+        by_pool: dict[str, list[QueueView]] = {one.name: [] for one in admitted}
         for view in _queues(state):
             by_pool.get(view.queue.pool, []).append(view)
-        for one in published.snapshot.pools:
-            yield PoolView(_origin(state, published), one, tuple(sorted(by_pool[one.name], key=_by_need)))
+        for one in admitted:
+            yield PoolView(origin, one, tuple(sorted(by_pool[one.name], key=_by_need)))
 
 
 def _limits(state: SourceState) -> Iterator[LimitView]:

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from functools import wraps
 from http import HTTPStatus
 from itertools import pairwise
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -98,19 +98,42 @@ class Board:
         )
 
 
-async def queue(request: Request, view: View) -> HTMLResponse:
+class Reason(Protocol):
+    """Why a task waits, and what to do about it: sentences in Markdown without their full stops."""
+
+    @property
+    def meaning(self) -> str:
+        """The sentence that says why it waits."""
+
+    @property
+    def remedy(self) -> str:
+        """The sentence that says what to do about it."""
+
+
+Reasons = Mapping[str, Mapping[str, Reason]]
+"""By system, the reasons that it has."""
+
+
+class OneQueuePage:
     """One queue: its slots and who holds them, the tasks that wait and why, and the PromQL of each value."""
-    asked = parameters(request, QueueParameters)
-    found = views.queue(view.states, asked.source, asked.pool, asked.queue)
-    return await _page(
-        "queue.html",
-        view,
-        asked,
-        found=found,
-        others=_others(view, asked.source),
-        values=values.of_queue(found),
-        alerts=runbooks.of_queue(found.queue),
-    )
+
+    def __init__(self, reasons: Reasons) -> None:
+        self._reasons = reasons
+
+    async def __call__(self, request: Request, view: View) -> HTMLResponse:
+        """Answer with the page of the queue that the parameters name."""
+        asked = parameters(request, QueueParameters)
+        found = views.queue(view.states, asked.source, asked.pool, asked.queue)
+        return await _page(
+            "queue.html",
+            view,
+            asked,
+            found=found,
+            reasons=self._reasons.get(found.origin.system, {}),
+            others=_others(view, asked.source),
+            values=values.of_queue(found),
+            alerts=runbooks.of_queue(found.queue),
+        )
 
 
 async def pool(request: Request, view: View) -> HTMLResponse:
@@ -313,6 +336,12 @@ def _reason(reason: str) -> str:
     return "unknown reason" if reason == UNKNOWN_REASON else reason.replace("_", " ")
 
 
+def _markdown(text: str) -> Markup:
+    """A sentence, with what is between backticks as code. Of a link only the text is left: it leads to a document."""
+    without_links = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(without_links))))  # noqa: S704  it is escaped
+
+
 def _columns(tasks: Iterable[tuple[str, Any]]) -> list[str]:
     """The details that some of the tasks have, in the order in which their system gives them."""
     return list(dict.fromkeys(name for _, task in tasks for name in task.details))
@@ -328,6 +357,13 @@ _TEMPLATES: Final = Environment(
     loader=PackageLoader("exporter.web"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
 _TEMPLATES.filters.update(
-    utc=_utc, duration=_duration, number=_number, web=_web, reason=_reason, columns=_columns, counted=_counted
+    utc=_utc,
+    duration=_duration,
+    number=_number,
+    web=_web,
+    reason=_reason,
+    markdown=_markdown,
+    columns=_columns,
+    counted=_counted,
 )
 _TEMPLATES.globals.update(address=_address, here=_here, to_queue=_to_queue, to_pool=_to_pool, to_limit=_to_limit)

@@ -30,8 +30,12 @@ def application(
     telemetry: Telemetry,
     reload: Reload | None = None,
     location: Location = Location(),  # noqa: B008  it is frozen
+    reasons: pages.Reasons | None = None,
 ) -> Starlette:
-    """All routes; `/-/reload` only where there is something to call for it."""
+    """All routes; `/-/reload` only where there is something to call for it.
+
+    `reasons` are the reasons for which the tasks of each system wait, to explain them.
+    """
 
     def route(path: str, handler: Handler, *methods: str) -> _Route:
         async def endpoint(request: Request) -> Response:
@@ -42,7 +46,7 @@ def application(
 
     routes = [
         route("/", pages.for_people(pages.Board()), "GET"),
-        route("/queue", pages.for_people(pages.queue), "GET"),
+        route("/queue", pages.for_people(pages.OneQueuePage(reasons or {})), "GET"),
         route("/pool", pages.for_people(pages.pool), "GET"),
         route("/limit", pages.for_people(pages.limit), "GET"),
         route("/runbooks/{name}.md", pages.for_people(runbooks.runbook), "GET"),

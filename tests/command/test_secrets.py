@@ -229,6 +229,7 @@ API = ("queues", "limits", "sources", "queue?source=key&queue=async", "headroom?
 ROUTES = (
     *("/", "/metrics", "/metrics?source=key", "/sd", "/-/healthy", "/-/ready", "/-/reload", "/nowhere", "/metrics/"),
     *(f"/api/v1/{route}" for route in API),
+    *("/?source=key", "/queue?source=key&queue=async", "/pool?source=key&pool=p", "/limit?source=key&kind=tag&limit=l"),
 )
 
 

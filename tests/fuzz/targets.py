@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
 
 import structlog
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp
 from exporter import config, logs
 from exporter.metrics.body import Body
 from exporter.metrics.text import Format
-from exporter.model import FAILURE_REASONS, Limit, Pool, Queue
+from exporter.model import FAILURE_REASONS, Limit, Pool, Queue, Snapshot
 from exporter.polling.store import SourceState, View
 from exporter.polling.telemetry import Telemetry
 from exporter.settings.reader import ConfigError
@@ -34,6 +35,7 @@ from exporter.web.server import Server
 from tests.fuzz import strict
 from tests.fuzz.upstream import decode, network, parts, replying
 from tests.harness.inprocess import Exporter, Time
+from tests.harness.page import Page
 from tests.harness.states import Filled
 
 NAME: Final = "s"
@@ -153,13 +155,33 @@ def _published(view: View, telemetry: Telemetry, *, thorough: bool) -> None:
             assert theirs == series
 
 
+PAGES: Final = ("/", "/queue", "/pool", "/limit")
+
+
 async def _page(exporter: Exporter) -> None:
-    status, page = await _asked(exporter.application, "/")
-    assert status == 200
-    page.decode()
+    assert await _html(exporter.application, "/") == 200
+    for state in exporter.view.states:
+        snapshot = state.published.snapshot if state.published else Snapshot()
+        named: list[tuple[str, dict[str, str]]] = [
+            *(("/queue", {"pool": one.pool, "queue": one.name}) for one in snapshot.queues if one.name),
+            *(("/pool", {"pool": one.name}) for one in snapshot.pools if one.name),
+            *(("/limit", {"kind": one.kind, "limit": one.name}) for one in snapshot.limits if one.name),
+        ]
+        for path, names in named:
+            query = urlencode({"source": state.name, **names}).encode()
+            assert await _html(exporter.application, path, query) == 200
     for operation in api.operations():
         if operation.answers:
             await _json(exporter.application, operation)
+
+
+async def _html(application: ASGIApp, path: str, query: bytes = b"") -> int:
+    """Ask for a page: it is one, whatever the names on it, and does nothing. Returns the status."""
+    status, body = await _asked(application, path, query)
+    page = Page(body.decode())
+    assert {tag for tag, _ in page.elements}.isdisjoint({"script", "img", "iframe"})
+    assert all(urlsplit(link).scheme in {"", "http", "https"} for _, link in page.links)
+    return status
 
 
 async def _json(application: ASGIApp, operation: Operation, query: bytes = b"") -> None:
@@ -301,8 +323,10 @@ def _filled() -> Filled:
 
 
 def parameters(data: bytes) -> None:
-    """A query string, as a client sends it, for each route of the JSON API."""
+    """A query string, as a client sends it, for each page and each route of the JSON API."""
     log().take()
+    for path in PAGES:
+        assert _runner().run(_html(_filled().application, path, data)) in {200, 400, 404, 503}
     for operation in api.operations():
         _runner().run(_json(_filled().application, operation, data))
     assert log().take() == ""

@@ -1,6 +1,7 @@
 """Snapshots for the pages: a night on which some things are wrong, and names that strangers chose to do harm."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from starlette.types import ASGIApp
@@ -35,6 +36,22 @@ REASONS: Final = (
     "pool_limit",
     "just_now",
 )
+
+
+def many(queues: int) -> Snapshot:
+    """A night with so many queues, ten in each pool, and as many limits as pools."""
+    pools = range(-(-queues // 10))
+    return Snapshot(
+        queues=tuple(
+            replace(NIGHT.queues[number % len(NIGHT.queues)], pool=f"pool-{number // 10}", name=f"queue-{number:05}")
+            for number in range(queues)
+        ),
+        pools=tuple(replace(NIGHT.pools[number % len(NIGHT.pools)], name=f"pool-{number}") for number in pools),
+        limits=tuple(
+            replace(NIGHT.limits[number % len(NIGHT.limits)], name=f"limit-{number}", id=str(number))
+            for number in pools
+        ),
+    )
 
 
 class Board(Exporter):

@@ -35,6 +35,7 @@ from exporter.sources.prefect import PrefectConfig
 from exporter.sources.prefect.slots import HOLDING_STATES
 from exporter.web.listeners import listen
 from exporter.web.server import Server
+from tests.harness.board import Board, many
 from tests.harness.exporter import exporter, series
 from tests.harness.inprocess import Exporter, Time
 from tests.harness.lookalike import COUNT, POOLS, QUEUES, Lookalike, flow_run, one_status
@@ -245,6 +246,27 @@ def fetch(url: str, headers: dict[str, str]) -> tuple[int, float]:
     return size, statistics.median(times)
 
 
+async def board() -> None:
+    """CPU time of the board of many queues: made for a snapshot and a filter, and when it was made before."""
+    print("\nThe board, CPU ms, the least of five snapshots (target: 100 ms for 10,000 queues)")
+    print(f"{'queues':>7} {'filter':>14} {'bytes':>9} {'made':>7} {'again':>7}")
+    for queues in (100, 1_000, 10_000):
+        served = Board()
+        served.add(NAME)
+        made: dict[str, list[float]] = {"": [], "?full=true": [], "?text=queue-0": []}
+        again: dict[str, list[float]] = {query: [] for query in made}
+        sizes = {}
+        for _ in range(5):
+            served.publish(NAME, many(queues), max_series=10_000_000)
+            for query in made:
+                for times in (made, again):
+                    begin = time.process_time()
+                    sizes[query] = len((await served.get(f"/{query}")).content)
+                    times[query].append((time.process_time() - begin) * 1e3)
+        for query, size in sizes.items():
+            print(f"{queues:>7} {query:>14} {size:>9} {min(made[query]):>7.1f} {min(again[query]):>7.1f}", flush=True)
+
+
 async def memory() -> None:
     """Resident memory after polls of 55 queues with 10 holders each, all scraped in both formats."""
     print("\nMemory with 55 queues (target: flat, under 70 MiB)")
@@ -260,38 +282,6 @@ async def memory() -> None:
                         body = Body(view.live.values(), format_)
                         await body.gzipped(telemetry.render(view, format_))
                 print(f"{goal:>7} polls {resident():>7.1f} MiB", flush=True)
-
-
-NAMED: Final = (1_000, 100)
-"""Queues, and holders in each, of the measurement of names."""
-
-
-def holders() -> None:
-    """What it costs to name holders, where there are very many: each variant in a process of its own."""
-    queues, each = NAMED
-    print(f"\nNames of holders, {queues} queues with {each} holders each")
-    print("(targets: 5 % more seconds, 10 MiB more memory; no more requests once all are known)")
-    print(f"{'named':>7} {'seconds':>8} {'MiB':>7} requests of each poll", flush=True)
-    with child("upstream", queues, each) as url:
-        port = url.rpartition(":")[2]
-        for show in ("0", "1"):
-            subprocess.run([sys.executable, "-m", "tests.measure.bench", "named", show, port], check=True)
-
-
-async def named(show: int, port: int) -> None:
-    """One variant: the least seconds of a poll, resident memory after the last one, and the requests of each."""
-    url = f"http://127.0.0.1:{port}/api"
-    async with polling(url, collect=SLOTS, timeout="10m", holders={"show": bool(show)}) as polled:
-        poller, store, telemetry = polled
-        seconds, requests = [], [0]
-        for _ in range(6):
-            begin = time.perf_counter()
-            await poller.poll(NAME)
-            seconds.append(time.perf_counter() - begin)
-            requests.append(telemetry.requests(NAME))
-        assert store.view().states[0].outcome == "success", store.view().states[0].failure
-        each = " ".join(str(after - before) for before, after in pairwise(requests))
-        print(f"{'yes' if show else 'no':>7} {min(seconds):>8.2f} {resident():>7.1f} {each}", flush=True)
 
 
 async def prefect() -> None:
@@ -438,15 +428,15 @@ def start() -> None:
 
 
 def main() -> None:
-    """All of the measurements, or one; `upstream`, `static` and `named` are processes that they need."""
-    servers: dict[str, Callable[..., Any]] = {"upstream": run_upstream, "static": run_static, "named": named}
+    """All of the measurements, or one; `upstream` and `static` are the servers that they need."""
+    servers: dict[str, Callable[..., Any]] = {"upstream": run_upstream, "static": run_static}
     measurements: dict[str, Callable[[], Any]] = {
         "start": start,
         "scrapes": scrapes,
         "api": api,
+        "board": board,
         "polls": polls,
         "memory": memory,
-        "holders": holders,
         "prefect": prefect,
         "workers": workers,
         "shards": shards,

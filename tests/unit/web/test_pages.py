@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from docs import alerting
 from exporter import __version__
+from exporter.config import ABOUT
 from exporter.metrics import observed
 from exporter.model import Holder, Holders, Limit, Pool, Queue, Snapshot, Unreadable, Waiting, Workers
 from exporter.shard import Shard
 from exporter.web import pages, runbooks, values
 from exporter.web.location import location
+from exporter.web.routes import application
 from tests.harness.board import BLIND, HOSTILE, LINKS, MARKUP, NIGHT, Board, hostile, night
 from tests.harness.exporter import series
 from tests.harness.page import Page
@@ -277,6 +279,22 @@ async def test_the_page_of_a_queue() -> None:
     assert "The 6 oldest of 8." in found.text
     assert "13 of 18" in found.text, "the slots of its pool"
     assert [row[0] for row in found.table("Limit", "Kind")] == ["database", "dbt-build/prod", "llm-requests"]
+
+
+async def test_the_page_of_a_queue_explains_the_reasons() -> None:
+    board = night()
+    reasons = {system: about.reasons for system, about in ABOUT.items()}
+    board.application = application(board.store, board.telemetry, reasons=reasons)
+    found = await page(board, ETL)
+    (rows,) = found.all_tables("Reason", "Tasks", "Meaning", "What to do")
+    assert rows[0] == [
+        "queue limit", "31", "The work queue has no free slot for the run. Older runs get the free slots.",
+        "Raise the limit of the work queue, or find out who holds its slots.",
+    ]  # fmt: skip
+    assert rows[2] == ["unknown reason", "2", "", ""]
+    assert (
+        str(pages._markdown("`a<b` of [the docs](x.md#y) & <i>")) == "<code>a&lt;b</code> of the docs &amp; &lt;i&gt;"
+    )
 
 
 async def test_the_pages_of_a_pool_and_of_a_limit() -> None:
