@@ -229,7 +229,7 @@ def _count_offered(line: _Line, listed: int, unlisted: Counter[str] | None, free
     a limit of 0, any of them may be its.
     """
     if unlisted is None:
-        line.least, line.most = min(free, listed), free
+        line.most = free
         return
     others = unlisted[HELD_BACK] + unlisted[RETRYING]
     ordinary = unlisted.total() - others

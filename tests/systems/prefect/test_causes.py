@@ -172,7 +172,7 @@ ONE: Final[dict[str, tuple[str, One]]] = {
     "deployment-one": ("none", One(run=OF_DEPLOYMENT, deployment_limit=1)),
     "never-polled": ("no_worker", One(queue={"last_polled": None})),
     "polled-61-s-ago": ("no_worker", One(queue={"last_polled": NOW - timedelta(seconds=61)})),
-    "polled-59-s-ago": ("none", One(queue={"last_polled": NOW - timedelta(seconds=59)})),
+    "polled-60-s-ago": ("none", One(queue={"last_polled": NOW - timedelta(seconds=60)})),
     "push-pool-of-a-server": ("no_worker", One(pool={"type": "ecs:push"}, queue={"last_polled": None})),
     "held-back": ("deployment_limit", One(run={"state_name": HELD, "due": NOW + timedelta(seconds=25)})),
     "held-back-and-due": ("deployment_limit", One(run={"state_name": HELD})),
@@ -181,6 +181,7 @@ ONE: Final[dict[str, tuple[str, One]]] = {
     "queue-with-a-slot": ("none", One(queue={"concurrency_limit": 2, "taken": 1})),
     "pool-full": ("pool_limit", One(pool={"concurrency_limit": 2}, queue={"taken": 2})),
     "pool-with-a-slot": ("none", One(pool={"concurrency_limit": 2}, queue={"taken": 1})),
+    "due-since-the-queues-were-listed": ("just_now", One(run={"seconds": 0.0, "due": NOW + timedelta(seconds=2)})),
     "just-due": ("just_now", One(run={"seconds": 29.9})),
     "due-for-30-s": ("none", One(run={"seconds": 30.0})),
 }
@@ -323,6 +324,49 @@ def test_nobody_knows_who_is_next_behind_a_better_queue_that_was_not_read() -> N
     assert world.causes(backlog=of_a_shard).by_run == {}
     world.taken[better.id] = 2
     assert world.causes(backlog=of_a_shard).by_run == {run.id: "pool_limit"}, "there is no slot for either"
+
+
+def test_a_queue_of_the_same_priority_that_was_not_read_may_be_next_or_not() -> None:
+    world = World()
+    pool = world.pool(concurrency_limit=1)
+    other = world.queue(pool, priority=1, concurrency_limit=1)
+    run = world.run(world.queue(pool, priority=1))
+    world.run(other)
+    slots = {key: one for key, one in world.facts.slots.items() if key != other.id}
+    assert world.causes(slots=slots).by_run == {}
+    world.runs[other.id].clear()
+    assert world.causes(slots=slots).by_run == {run.id: "none"}
+
+
+def test_a_queue_offers_no_more_than_it_has_slots_however_many_are_taken() -> None:
+    world = World()
+    pool = world.pool(concurrency_limit=3)
+    better = world.queue(pool, priority=1, concurrency_limit=1)
+    run = world.run(world.queue(pool, priority=2))
+    for _ in range(5):
+        world.run(better)
+    slots = {key: one for key, one in world.facts.slots.items() if key != better.id}
+    assert world.causes(slots=slots).by_run == {run.id: "none"}
+
+
+def test_counted_runs_that_are_put_off_may_be_first_or_not() -> None:
+    world = World()
+    pool = world.pool(concurrency_limit=1)
+    better = world.queue(pool, concurrency_limit=1)
+    worse = world.queue(pool)
+    world.run(better, state_name=HELD)
+    run = world.run(worse)
+    found = world.causes(backlog=world.counted)
+    assert found.by_run == {}
+    assert found.by_queue[better.id] == {"deployment_limit": 1}
+    oldest = world.run(better)
+    assert world.causes(backlog=world.counted).by_run == {run.id: "priority"}
+    world.queues[0] = better.model_copy(update={"slot_limit": 2})
+    assert world.causes(backlog=world.counted).by_run == {run.id: "priority"}, "one of them is first"
+    world.runs[worse.id].clear()
+    world.queues[0] = better.model_copy(update={"slot_limit": None})
+    world.pools[0] = pool.model_copy(update={"slot_limit": 2})
+    assert world.causes(backlog=world.counted).by_run == {oldest.id: "none"}
 
 
 def test_what_paused_queues_leave_of_the_pool_depends_on_the_database() -> None:
