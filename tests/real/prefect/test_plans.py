@@ -142,7 +142,7 @@ def test_with_less_to_know_no_run_waits_for_another_reason(server: PrefectServer
 
     whole, *others = with_api(server, read_all)
     true = attribute(whole, {})
-    assert {"queue_paused", "zero_limit", "no_worker", "deployment_limit", "queue_limit"} <= set(true.by_run.values())
+    assert {"no_worker", "deployment_limit", "queue_limit"} <= set(true.by_run.values())
     for facts in others:
         found = attribute(facts, {})
         assert found.by_run
