@@ -150,6 +150,8 @@ def _line(facts: Facts, pool: WorkPool, queue: WorkQueue, zero: AbstractSet[str]
     if closed or not is_served:
         _count_closed(line, unlisted, closed or "no_worker", is_certain=bool(closed) or not zero)
         return line
+    if unlisted and not zero:
+        line.counted["deployment_limit"] += unlisted[HELD_BACK]
     taken = slots.taken if slots else None
     if slot_limit is None:
         free: float = inf
@@ -236,7 +238,6 @@ def _count_offered(line: _Line, listed: int, unlisted: Counter[str] | None, free
     line.least, line.most = min(free, listed + ordinary), min(free, listed + ordinary + others)
     if is_certain:
         line.unlisted = int(max(0, min(ordinary, free - listed - others)))
-        line.counted["deployment_limit"] += unlisted[HELD_BACK]
         line.counted["queue_limit"] += int(max(0, min(ordinary, listed + ordinary - free)))
 
 

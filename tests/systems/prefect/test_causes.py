@@ -313,6 +313,8 @@ def test_a_queue_whose_slots_are_not_known_blocks_nobody_for_certain() -> None:
     world = one(One(queue={"concurrency_limit": 1, "taken": 1}))
     assert only(world, slots={}) == {}
     assert only(one(One()), slots={}) == {"none": 1}, "it has no limit"
+    world = one(One(queue={"concurrency_limit": 1}, run={"state_name": HELD}))
+    assert only(world, slots={}, backlog=world.counted) == {"deployment_limit": 1}
 
 
 def test_nobody_knows_who_is_next_behind_a_better_queue_that_was_not_read() -> None:
