@@ -6,11 +6,11 @@ from grafana_foundation_sdk.models.dashboard import VariableOption
 from dashboards.panels import (
     ACT,
     BAD,
-    CLOSED,
     FULL_LINE,
     GOOD,
     NEAR,
     NO_RULES,
+    REASONS,
     Column,
     Query,
     board,
@@ -20,7 +20,7 @@ from dashboards.panels import (
     row,
     rows,
 )
-from dashboards.queries import NAMED, RECORDED_POOLS, RECORDED_QUEUES, fullest, named
+from dashboards.queries import BLOCKED, NAMED, RECORDED_POOLS, RECORDED_QUEUES, fullest, named
 
 BY = "source, pool, queue"
 NEEDED = 0.1
@@ -50,14 +50,18 @@ P95 = _quantile(0.95, UTILIZATION)
 AT_LIMIT = _over_time("avg_over_time", _of_queues("saturated:bool"))
 FOR_SLOTS = _over_time("avg_over_time", _of_queues("saturated_waiting:bool"))
 
-# Of what waits, what is held back by slots (of its queue, or of the pool), by something else, or by nothing.
+# Of what waits, what neither a limit nor a decision holds back.
 WAITING = _of_queues("slot_waiting_tasks:sum")
-FULL = f"{_of_queues('saturated:bool')} == 1"
+FULL = f"concurrency:saturated:bool{{{RECORDED_QUEUES}}} == 1"
 POOL_FULL = f"concurrency:saturated:bool{{{RECORDED_POOLS}}} == 1"
-HELD_BACK = f"({WAITING} and ({FULL}) or {WAITING} and ignoring (queue, resource) ({POOL_FULL}))"
-NOT_HELD_BACK = f"({WAITING} unless ({FULL}) unless ignoring (queue, resource) ({POOL_FULL}))"
-ELSEWHERE = f"({_of_queues('waiting_tasks:sum')} - ({WAITING} or 0 * {_of_queues('waiting_tasks:sum')}))"
+NOT_HELD_BACK = (
+    f'sum without (reason) (concurrency:blocked_tasks:sum{{{RECORDED_QUEUES}, reason=~"no_worker|none"}}'
+    f' or concurrency:blocked_tasks:sum{{{RECORDED_QUEUES}, reason="unknown"}}'
+    f" unless ignoring (reason) ({FULL}) unless ignoring (reason, queue, resource) ({POOL_FULL}))"
+)
 FOR_WORKERS = _over_time("avg_over_time", f"({NOT_HELD_BACK} or 0 * {WAITING}) > bool 0")
+# A task that waits for an hour is a task-hour.
+LOST = f"sum by (reason) (sum_over_time(({BLOCKED})[$__range:$__interval])) * $__interval_ms / 3600000"
 
 DEMAND = f"({TAKEN} + ({WAITING} or 0 * {TAKEN}))"
 FIVE = f" and on ({BY}) {fullest(RECORDED_QUEUES, 5)}"
@@ -165,19 +169,17 @@ def build() -> Dashboard:
             )
         )
         .with_panel(
-            lines(
-                "Why tasks wait",
-                "Do tasks wait for slots of their queue or pool (raise the limit),"
-                " or while slots are free (add workers)?",
-                Query(f"sum({HELD_BACK})", "for slots"),
-                Query(f"sum({NOT_HELD_BACK})", "though slots are free"),
-                Query(f"sum({ELSEWHERE})", "pause, another limit"),
-                stacked=True,
-                colors={"for slots": BAD, "though slots are free": ACT, "pause, another limit": CLOSED},
+            rows(
+                "Time lost by reason",
+                "What did waiting tasks wait for, in task-hours over the time range? The time lost to a limit is what a"
+                " higher limit can save at most",
+                Column("Reason", label="reason", mappings=REASONS),
+                Column("Task-hours", f"{LOST} > 0", unit="short", width=260, decimals=1),
+                sort_by="Task-hours",
+                most=12,
+                empty="Nothing waited",
                 span=10,
-                legend_width=290,
                 height=9,
-                empty=NO_RULES,
             )
         )
         .with_panel(

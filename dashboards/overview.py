@@ -12,6 +12,7 @@ from dashboards.panels import (
     NEAR,
     NEUTRAL,
     NO_RULES,
+    REASONS,
     WAIT,
     Column,
     Query,
@@ -19,14 +20,17 @@ from dashboards.panels import (
     figure,
     figures,
     queue_columns,
+    reasons,
     row,
     rows,
     timeline,
 )
 from dashboards.queries import (
     ALERTED,
+    BLOCKED,
     FREE,
     LIMIT,
+    LIMITED,
     OLDEST_WAIT,
     POOLS,
     QUEUE,
@@ -48,7 +52,7 @@ SATURATION = {
     "3": ("full, tasks wait", BAD),
     "4": ("paused", CLOSED),
 }
-"""What the sum of three conditions means, where work is handed out at all."""
+"""Whether a slot is free, and whether tasks wait for one, where work is handed out at all."""
 SHOWN = f'{RECORDED}, resource=~"queue|pool", pool=~"$pool"'
 ALERT = "severity, alertname, source, pool, queue, limit, kind, state, instance"
 """What tells alerts apart: those of limits have `limit` and `kind`, of holders `state`, of exporters `instance`."""
@@ -69,11 +73,10 @@ def _what(expression: str) -> str:
 
 def build() -> Dashboard:
     """The dashboard."""
-    # Of a pool whose queues are all full nothing waits for its own slots: then the third condition has no sample.
     saturated = f"concurrency:saturated:bool{{{SHOWN}}}"
     level = (
-        f"(concurrency:slot_utilization:ratio{{{SHOWN}}} >= bool 0.9) + {saturated}"
-        f" + (concurrency:saturated_waiting:bool{{{SHOWN}}} or 0 * {saturated})"
+        f"3 * (concurrency:saturated_waiting:bool{{{SHOWN}}} == 1)"
+        f" or (concurrency:slot_utilization:ratio{{{SHOWN}}} >= bool 0.9) + {saturated}"
     )
     paused = f"(concurrency:paused:bool{{{SHOWN}}} == 1)"
     level = f"({level}) unless {paused} or 4 * {paused}"
@@ -84,8 +87,9 @@ def build() -> Dashboard:
         .with_panel(
             figure(
                 "Full, and tasks wait",
-                "How many queues have all their slots in use while tasks wait?",
-                f"count(({UTILIZATION} >= 1) and {WAITING} > 0) or 0 * count({WAITING})",
+                "In how many queues do tasks wait for the limit of the queue?",
+                f"count({LIMITED} > 0 or (({UTILIZATION} >= 1) and {WAITING} > 0 unless {LIMITED}))"
+                f" or 0 * count({WAITING})",
                 steps=((GOOD, None), (BAD, 1)),
                 empty="No queues",
             )
@@ -144,14 +148,21 @@ def build() -> Dashboard:
             rows(
                 "Worst queues first",
                 "Which queues are full, how many tasks wait for them, and how long has a holder been in each state?"
-                " Full"
-                " queues come first, those with the most waiting tasks at the top",
+                " Full queues come first, those with the most waiting tasks at the top. Mostly for: the reason that"
+                " holds most of the waiting tasks",
                 *queue_columns(115),
                 Column("Utilization", UTILIZATION, width=130, unit="percentunit", bar_to=1, steps=FULL),
                 Column("Taken", TAKEN, width=58),
                 Column("Limit", LIMIT, width=55),
                 Column("Free", FREE, width=50, steps=((BAD, None), (GOOD, 1))),
                 Column("Waiting", WAITING, width=70),
+                Column(
+                    "Mostly for",
+                    f"topk by ({QUEUE}) (1, {BLOCKED} > 0)",
+                    label="reason",
+                    width=165,
+                    mappings=REASONS,
+                ),
                 Column("Oldest wait", OLDEST_WAIT, unit="s", width=98, steps=WAIT),
                 *(
                     Column(
@@ -169,7 +180,8 @@ def build() -> Dashboard:
                     width=70,
                     mappings={"0": ("no", GOOD), "1": ("paused", CLOSED)},
                 ),
-                hidden=f"clamp_max({UTILIZATION}, 1) + ({UTILIZATION} >= bool 1) * (1 - 1 / (1 + {WAITING}))"
+                hidden=f"2 - 1 / (1 + {WAITING}) and {LIMITED} > 0"
+                f" or clamp_max({UTILIZATION}, 1) + ({UTILIZATION} >= bool 1) * (1 - 1 / (1 + {WAITING}))"
                 f" or {UTILIZATION} or 0 * {WAITING}",
                 sort_by="Utilization",
                 most=30,
@@ -177,6 +189,7 @@ def build() -> Dashboard:
                 height=11,
             )
         )
+        .with_panel(reasons("What holds the tasks back that wait: a limit, a missing worker, a pause, something else?"))
         .with_panel(
             timeline(
                 "Saturation over time",

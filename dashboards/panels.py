@@ -13,7 +13,7 @@ from grafana_foundation_sdk.models import dashboard as dm
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from dashboards.queries import POOLS, SCRAPED
+from dashboards.queries import BLOCKED, POOLS, SCRAPED
 from exporter.config import ABOUT
 from exporter.sources.about import Tone
 
@@ -47,6 +47,21 @@ STATES: Final = _colors((about.holder_states for about in ABOUT.values()), "unkn
 """The colour of each state of a holder."""
 WAITING_STATES: Final = _colors((about.waiting_states for about in ABOUT.values()), "other")
 """The colour of each state of a task that waits."""
+REASONS: Final[Mapping[str, tuple[str, str]]] = {
+    "queue_limit": ("limit of the queue", BAD),
+    "pool_limit": ("limit of the pool", "dark-red"),
+    "priority": ("a queue that goes first", "light-red"),
+    "deployment_limit": ("limit of the deployment", NEAR),
+    "no_worker": ("no worker", ACT),
+    "none": ("nothing known", "dark-orange"),
+    "retry": ("their own retry", "super-light-orange"),
+    "queue_paused": ("queue is paused", CLOSED),
+    "pool_paused": ("pool is paused", "dark-purple"),
+    "zero_limit": ("a limit of 0", "light-purple"),
+    "just_now": ("the next poll", GOOD),
+    "unknown": ("not known", UNKNOWN),
+}
+"""Words for each reason why tasks wait, and its colour: limits are red, workers orange, decisions purple."""
 SHADES: Final = ("dark-blue", "semi-dark-blue", "blue", "light-blue", "super-light-blue")
 """The colours of an order, the first of which is the most urgent."""
 
@@ -176,6 +191,7 @@ def lines(
     stacked: bool = False,
     steps: Steps | None = None,
     colors: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
     dashed: Sequence[str] = (),
     empty: str = "No data",
     span: int = 12,
@@ -187,7 +203,8 @@ def lines(
 ) -> timeseries.Panel:
     """Values over time, on an axis that goes to `reaches` at least, or to `maximum` exactly.
 
-    `colors` and `dashed` (a limit, not a measurement) go by legend; widths are in pixels.
+    `colors`, `names` (what is shown in the place of a legend) and `dashed` (a limit, not a measurement) go by legend;
+    widths are in pixels.
     """
     panel = (
         timeseries.Panel()
@@ -227,7 +244,8 @@ def lines(
         style = cb.GraphThresholdsStyleConfig().mode(cm.GraphThresholdsStyleMode.DASHED)
         panel = panel.thresholds(_thresholds(steps)).thresholds_style(style)
     for name, fixed in (colors or {}).items():
-        panel = panel.override_by_name(name, color(fixed))
+        shown = override(displayName=names[name]) if names and name in names else []
+        panel = panel.override_by_name(name, [*color(fixed), *shown])
     for name in dashed:
         style_of_line = {"fill": "dash", "dash": [8, 6]}
         panel = panel.override_by_name(
@@ -236,6 +254,22 @@ def lines(
     for number, query in enumerate(queries):
         panel = panel.with_target(_target(query, number))
     return panel
+
+
+def reasons(question: str, *, span: int = 24, height: int = 8) -> timeseries.Panel:
+    """Why tasks wait, over time. Reasons that hold none are left out of the legend."""
+    return lines(
+        "Why tasks wait",
+        question,
+        Query(f"sum by (reason) ({BLOCKED}) > 0", "{{reason}}"),
+        stacked=True,
+        colors={reason: shown for reason, (_, shown) in REASONS.items()},
+        names={reason: words for reason, (words, _) in REASONS.items()},
+        span=span,
+        height=height,
+        legend_width=320,
+        empty="Nothing waits",
+    )
 
 
 def durations(title: str, question: str, query: str, *, empty: str, span: int = 12) -> heatmap.Panel:
@@ -301,7 +335,10 @@ def timeline(
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: what is shown, and in which unit; without a query it is a label of the rows."""
+    """A column of a table: what is shown, and in which unit; with a label, that label of the rows.
+
+    A label with a query is only in the rows that the query has.
+    """
 
     title: str
     query: str | None = None
@@ -348,7 +385,9 @@ def rows(
     queries = [column.query for column in columns if column.query] + ([hidden] if hidden else [])
     letters = {query: chr(ord("A") + number) for number, query in enumerate(queries)}
     names = {column.label: column.title for column in columns if column.label}
-    names |= {f"Value #{letters[column.query]}": column.title for column in columns if column.query}
+    names |= {
+        f"Value #{letters[column.query]}": column.title for column in columns if column.query and not column.label
+    }
     if len(queries) == 1:
         names = {"Value" if name == "Value #A" else name: title for name, title in names.items()}
     score = f"Value #{letters[hidden]}" if hidden else next(key for key, value in names.items() if value == sort_by)

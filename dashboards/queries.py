@@ -30,6 +30,9 @@ LIMIT: Final = of_queues("concurrency_queue_slot_limit")
 FREE: Final = f"clamp_min({LIMIT} - {TAKEN}, 0)"
 UTILIZATION: Final = f"{TAKEN} / ({LIMIT} > 0)"
 WAITING: Final = f"sum without (priority) ({of_queues('concurrency_queue_queued_tasks', ', priority')})"
+BLOCKED: Final = of_queues("concurrency_queue_blocked_tasks", ", reason")
+LIMITED: Final = f'max by ({QUEUE}) (concurrency_queue_blocked_tasks{{{QUEUES}, reason="queue_limit"}})'
+"""Tasks that wait for the limit of their queue."""
 OLDEST_WAIT: Final = of_queues("concurrency_queue_waiting_duration_max_seconds")
 
 

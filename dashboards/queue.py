@@ -28,6 +28,7 @@ from dashboards.panels import (
     figure,
     figures,
     lines,
+    reasons,
     row,
     rows,
 )
@@ -185,6 +186,7 @@ def build() -> Dashboard:
                 dashed=("limit",),
             )
         )
+        .with_panel(reasons("Do tasks wait for slots, or for something that more slots would not change?", span=12))
         .with_panel(
             lines(
                 "Holders by state",
@@ -219,6 +221,7 @@ def build() -> Dashboard:
                 colors=STATES | {f"{state} alert": color for state, color in STATES.items() if state != "unknown"},
                 dashed=[f"{state} alert" for state in STATES if state != "unknown"],
                 legend_width=310,
+                span=24,
                 empty="No holders",
             )
         )

@@ -43,6 +43,7 @@ COLORS: Final = {
     panels.CLOSED,
     panels.UNKNOWN,
     *panels.SHADES,
+    *(color for _, color in panels.REASONS.values()),
     "transparent",
 }
 CHAIN: Final = ("job", "instance", "system", "source", "pool", "queue")
@@ -179,9 +180,11 @@ def means_its_colours(board: Board) -> Iterator[str]:
             yield f"{title}: colours {found - COLORS}"
         for override in config["overrides"]:
             # Numbers are coloured by what they mean.
-            color = panels.STATES.get(override["matcher"].get("options")) if panel["type"] != "stat" else None
+            name = override["matcher"].get("options")
+            fixed = {reason: color for reason, (_, color) in panels.REASONS.items()} | panels.STATES
+            color = fixed.get(name) if panel["type"] != "stat" else None
             if color and {"id": "color", "value": {"mode": "fixed", "fixedColor": color}} not in override["properties"]:
-                yield f"{title}: another colour for {override['matcher']['options']}"
+                yield f"{title}: another colour for {name}"
         properties = [prop for override in config["overrides"] for prop in override["properties"]]
         thresholds = [prop["value"] for prop in properties if prop["id"] == "thresholds"]
         for levels in [config["defaults"].get("thresholds"), *thresholds]:
@@ -263,7 +266,7 @@ def selects_what_is_declared(board: Board) -> Iterator[str]:
                 yield f"{where}: the counter {counter} is not turned into a rate"
         known = {variable["name"] for variable in board["templating"]["list"]}
         for name in re.findall(r"\$\{?([a-z_]\w*)", expression):
-            if name not in known | {"__rate_interval", "__range", "__interval"}:
+            if name not in known | {"__rate_interval", "__range", "__interval", "__interval_ms"}:
                 yield f"{where}: no variable ${name}"
         # The linter wants job and instance everywhere; what rules recorded has no instance, nor have most alerts.
         # An alert without one of the other labels is of what is above the chosen: of a source, or of no exporter.
@@ -333,6 +336,7 @@ class Variables:
             "__rate_interval": f"{4 * self.step}s",
             "__range": f"{self.seconds}s",
             "__interval": f"{self.step}s",
+            "__interval_ms": f"{self.step * 1000}",
             **{name: str(value) for name, value in vars(self).items()},
         }
         return re.sub(r"\$\{?(\w+)\}?", lambda match: values.get(match[1], match[0]), text)

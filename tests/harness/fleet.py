@@ -6,7 +6,9 @@ from math import cos, pi
 from random import Random
 from typing import Final
 
-from exporter.model import Holders, Limit, Pool, Queue, RateLimit, Snapshot, Waiting, Workers
+from exporter.model import Holders, Limit, Pool, Queue, RateLimit, Snapshot, Waiting, Workers, blocked_by
+from exporter.sources.cloro import CloroConfig
+from exporter.sources.prefect.about import ABOUT
 from tests.harness.history import Sources
 
 DAY: Final = 86400.0
@@ -31,6 +33,8 @@ class Load:
     waiting: float = 4.0
     unserved: int = 0
     """Tasks that wait in the quiet hours though slots are free: nobody starts them."""
+    held_by_deployment: int = 0
+    """Of the tasks above the limit, how many wait for the limit of their deployment, but a third at most."""
     paused: bool = False
     priority: int = 1
 
@@ -43,6 +47,13 @@ class Load:
     def is_quiet(self, ago: float) -> bool:
         """Whether these are the hours in which nobody starts what is `unserved`."""
         return cos(2 * pi * ago / DAY) < -0.5
+
+    def _blocked(self, over: int, waiting: int) -> dict[str, int]:
+        """Why they wait; `over` is those above the limit."""
+        if self.paused:
+            return {"queue_paused": waiting}
+        held = min(over // 3, self.held_by_deployment)
+        return {"queue_limit": over - held, "deployment_limit": held, "none": waiting - over}
 
     def queue(self, ago: float, moment: float) -> Queue:
         """As it was so long ago."""
@@ -66,6 +77,7 @@ class Load:
                 "CANCELLING": Holders(cancelling, (240.0,) * cancelling),
             },
             queued={str(self.priority): waiting},
+            blocked=blocked_by(self._blocked(round(over), waiting), ABOUT.reasons, waiting),
             waiting={
                 "Scheduled": Waiting(waiting - waiting // 2),
                 "Late": Waiting(waiting // 2),
@@ -83,7 +95,7 @@ WEEK: Final = (
     Load("kubernetes-prod", "critical", 4, 0.6, 2.2),
     Load("kubernetes-prod", "default", 6, 1.5, 7.5, priority=2),
     Load("kubernetes-prod", "etl", 16, 3.0, 13.0, growth=0.8, priority=3),
-    Load("ecs-ml", "training", 3, 3.6, 5.0, waiting=3),
+    Load("ecs-ml", "training", 3, 3.6, 5.0, waiting=3, held_by_deployment=2),
     Load("ecs-ml", "inference", 6, 1.0, 3.5, unserved=12, priority=2),
     Load("docker-internal", "default", None, 1.0, 5.0),
     Load("docker-internal", "legacy-imports", 2, 1.0, 3.0, paused=True, priority=2),
@@ -112,6 +124,7 @@ def week(ago: float, moment: float) -> Sources:
         slot_limit=20,
         processing=demand.active_slots,
         queued={str(level): {8: first, 5: waiting - first}.get(level, 0) for level in range(1, 11)},
+        blocked=blocked_by({"queue_limit": waiting}, CloroConfig.about.reasons, waiting),
     )
     rate = RateLimit(600, 580 - round(20 * cos(2 * pi * ago / DAY)))
     return {PREFECT: prefect, CLORO: Snapshot((cloro,), rate_limit=rate)}
@@ -157,6 +170,9 @@ PARTLY_EMPTY: Final = {
 LEGIBLE: Final[Mapping[str, Mapping[str, str]]] = {
     "overview": {
         "Full, and tasks wait": r"\n[3-5]$",
+        "Worst queues first": r"(?s)training\s+100%\s+3\s+3\s+0\s+\d+\s+limit of the queue"
+        r".*legacy-imports\s+.*queue is paused",
+        "Why tasks wait": r"(?s)limit of the deployment\s+[1-9].*limit of the queue\s+[1-9].*queue is paused\s+[1-9]",
         "Saturation over time": r"(?s)\d\d/\d\d \d\d:\d\d.*slots free.*pool kubernetes-prod \(prefect-prod\)",
         "Alerts": r"\npages\s+[34]\s+tickets\s+[789]$",
         "Sources": r"(?s)cloro-prod\s+cloro\s+up\s+[\d.]+ (s|mins?)\s+0",
@@ -169,6 +185,7 @@ LEGIBLE: Final[Mapping[str, Mapping[str, str]]] = {
     "queue": {
         "Oldest holder": r"(?s)RUNNING\s+[\d.]+ (mins|hours)\s+.*PENDING\s+8 s",
         "Slots": r"(?s)taken.*limit.*waiting",
+        "Why tasks wait": r"limit of the queue\s+[1-9]",
         "State durations": r"(?s)\d\d/\d\d.*5 mins.*1 day",
         "Pool": r"kubernetes-prod",
     },
@@ -183,7 +200,8 @@ LEGIBLE: Final[Mapping[str, Mapping[str, str]]] = {
         r".*kubernetes-prod\s+default\s+6\s+[23]\d%\s+100%\s+100%\s+0\s+[23]\d\.\d%\s+[23]\d\.\d%\s+0\.0%"
         # Nobody takes its tasks in the quiet hours.
         r".*ecs-ml\s+inference\s+6\s+\d+%\s+\d+%\s+\d+%\s+[1-4]\s+0\.0%\s+0\.0%\s+3\d\.\d%",
-        "Why tasks wait": r"(?s)for slots\s+[1-9].*though slots are free\s+\d+\s+12.*pause, another limit\s+[1-9]",
+        "Time lost by reason": r"(?s)(?=.*limit of the queue\s+[1-9])(?=.*queue is paused\s+[1-9])"
+        r"(?=.*limit of the deployment\s+[1-9]).*nothing known\s+[1-9]",
         "Busy hours by day": r"(?s)kubernetes-prod/etl.*[78]\d(\.\d)?%",
         "When the limit is reached": r"(?s)kubernetes-prod\s+etl\s+16\s+[78]\d%\s+0\.[5-9]\d\s+20\d\d-\d\d-\d\d ",
         "Demand against another limit": r"(?s)async \(cloro-prod\).*what if\s+10\s+10",

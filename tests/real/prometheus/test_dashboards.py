@@ -171,7 +171,8 @@ def test_the_queries_of_runbooks_and_of_the_reference_of_alerts_have_data(demo_p
     for block in asked:
         everything = re.sub(r'="[A-Z]{4,}"', '=~".*"', block.text)
         found = demo_prometheus.query(re.sub(r"\[(1d|7d):\d+m\]", "[1h:5s]", everything))
-        looks_for_trouble = re.search(r" (==|>) [01]\b|alertstate|:p75_1d|_(sunset|deprecation)_", block.text)
+        trouble = r' (==|>) [01]\b|alertstate|:p75_1d|_(sunset|deprecation)_|:stalled_tasks|reason="(zero_limit|retry)"'
+        looks_for_trouble = re.search(trouble, block.text)
         assert found or looks_for_trouble, f"{block.place}: {everything}"
 
 

@@ -63,6 +63,8 @@ def subjects(moment: Moment, alert: str) -> list[Subject]:
     if threshold := thresholds.get(alert):
         (first, *_) = re.findall(r"concurrency:\w+:\w+", threshold.query)
         (resources,) = re.findall(r"group(\{.*\})?", THRESHOLDS[threshold.name])
+        # The demo may be well: then no task waits for what the alert is about. Any that waits could.
+        first = re.sub(r":(blocked|stalled)_tasks:", ":waiting_tasks:", first)
         series = first + (resources or "") + (" > 0" if first.endswith("_tasks:sum") else "")
     elif "queue" in ALERT_RULES[alert].expr.partition("\n")[0]:
         series = "concurrency_queue_usage_known"
