@@ -60,8 +60,10 @@ NOT_HELD_BACK = (
     f" unless ignoring (reason) ({FULL}) unless ignoring (reason, queue, resource) ({POOL_FULL}))"
 )
 FOR_WORKERS = _over_time("avg_over_time", f"({NOT_HELD_BACK} or 0 * {WAITING}) > bool 0")
-# A task that waits for an hour is a task-hour.
-LOST = f"sum by (reason) (sum_over_time(({BLOCKED})[$__range:$__interval])) * $__interval_ms / 3600000"
+# A task that waits for an hour is a task-hour: what waits on average, times the hours that are shown.
+POINTS = "scalar(count_over_time(vector(1)[$__range:$__interval]))"
+HOURS = "scalar(count_over_time(vector(1)[$__range:1m])) / 60"
+LOST = f"sum by (reason) (sum_over_time(({BLOCKED})[$__range:$__interval])) / {POINTS} * {HOURS}"
 
 DEMAND = f"({TAKEN} + ({WAITING} or 0 * {TAKEN}))"
 FIVE = f" and on ({BY}) {fullest(RECORDED_QUEUES, 5)}"
@@ -174,7 +176,15 @@ def build() -> Dashboard:
                 "What did waiting tasks wait for, in task-hours over the time range? The time lost to a limit is what a"
                 " higher limit can save at most",
                 Column("Reason", label="reason", mappings=REASONS),
-                Column("Task-hours", f"{LOST} > 0", unit="short", width=260, decimals=1),
+                Column("Task-hours", f"{LOST} > 0", width=110, decimals=1),
+                Column(
+                    "Share",
+                    f"({LOST} > 0) / on () group_left () sum({LOST})",
+                    unit="percentunit",
+                    bar_to=1,
+                    width=190,
+                    decimals=0,
+                ),
                 sort_by="Task-hours",
                 most=12,
                 empty="Nothing waited",

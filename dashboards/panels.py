@@ -257,11 +257,12 @@ def lines(
 
 
 def reasons(question: str, *, span: int = 24, height: int = 8) -> timeseries.Panel:
-    """Why tasks wait, over time. Reasons that hold none are left out of the legend."""
+    """Why tasks wait, over time. A reason that held no task at all is left out."""
+    held = f"max by (reason) (max_over_time(({BLOCKED})[$__range:$__interval] @ end())) > 0"
     return lines(
         "Why tasks wait",
         question,
-        Query(f"sum by (reason) ({BLOCKED}) > 0", "{{reason}}"),
+        Query(f"sum by (reason) ({BLOCKED}) and on (reason) ({held})", "{{reason}}"),
         stacked=True,
         colors={reason: shown for reason, (_, shown) in REASONS.items()},
         names={reason: words for reason, (words, _) in REASONS.items()},

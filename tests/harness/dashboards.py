@@ -266,7 +266,7 @@ def selects_what_is_declared(board: Board) -> Iterator[str]:
                 yield f"{where}: the counter {counter} is not turned into a rate"
         known = {variable["name"] for variable in board["templating"]["list"]}
         for name in re.findall(r"\$\{?([a-z_]\w*)", expression):
-            if name not in known | {"__rate_interval", "__range", "__interval", "__interval_ms"}:
+            if name not in known | {"__rate_interval", "__range", "__interval"}:
                 yield f"{where}: no variable ${name}"
         # The linter wants job and instance everywhere; what rules recorded has no instance, nor have most alerts.
         # An alert without one of the other labels is of what is above the chosen: of a source, or of no exporter.
@@ -336,7 +336,6 @@ class Variables:
             "__rate_interval": f"{4 * self.step}s",
             "__range": f"{self.seconds}s",
             "__interval": f"{self.step}s",
-            "__interval_ms": f"{self.step * 1000}",
             **{name: str(value) for name, value in vars(self).items()},
         }
         return re.sub(r"\$\{?(\w+)\}?", lambda match: values.get(match[1], match[0]), text)
