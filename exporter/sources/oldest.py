@@ -50,7 +50,7 @@ class Tasks(Sequence[Task]):
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         pieces: list[bytes] = []
-        self._ends = array("L", [0])
+        self._ends = array("I", [0])
         """Where the id of each task ends in the text, and where its name does."""
         self._seconds = array("d")
         origins: list[Hashable] = []

@@ -154,6 +154,8 @@ def test_what_a_file_says_is_what_the_configuration_holds() -> None:
         "proxy_from_environment": False,
         "proxy_connect_header": {},
         "concurrency": 32,
+        "ui_url": "https://prefect.example.org/ui",
+        "holders": {"keep": 5, "show": False},
     }
     assert first.basic_auth
     assert first.basic_auth.username == "someone"
@@ -213,7 +215,7 @@ def parts(settings: Settings) -> Iterator[Settings]:
 def test_every_part_is_frozen_and_shows_no_secret() -> None:
     config = load(FOLDER / "good.yml")
     found = list(parts(config))
-    assert len({type(part) for part in found}) == 7
+    assert len({type(part) for part in found}) == 8
     for part in found:
         for name in type(part).model_fields:
             with pytest.raises(ValidationError, match="frozen"):
@@ -269,6 +271,12 @@ def test_the_environment(environment: dict[str, str], expected: list[tuple[str |
     assert CANARY not in repr(config)
 
 
+def test_the_address_of_the_ui_from_the_environment() -> None:
+    (source,) = from_environment(URL | {"PREFECT_UI_URL": "https://ui.example.org/prefect/"}).sources
+    assert isinstance(source, PrefectConfig)
+    assert source.ui_url == "https://ui.example.org/prefect"
+
+
 def _credentials(source: AnySource) -> tuple[str | None, str | None]:
     if source.authorization and source.authorization.credentials:
         return source.authorization.type, source.authorization.credentials.get_secret_value()
@@ -291,6 +299,13 @@ UNCARRIED = "has characters that a header can't carry: it takes printable ASCII,
         ({"PREFECT_API_URL": "", "CLORO_API_KEY": "", "PREFECT_API_KEY": CANARY}, [NOTHING]),
         ({"PREFECT_API_URL": "localhost:4200"}, [NOT_A_URL]),
         ({"PREFECT_API_URL": " "} | KEY, [NOT_A_URL]),
+        (
+            URL | {"PREFECT_UI_URL": f"http://someone:{CANARY}@localhost:4200"},
+            [
+                "environment: PREFECT_UI_URL: has credentials, which don't belong in a URL;"
+                " put them under basic_auth or authorization"
+            ],
+        ),
         (
             {"PREFECT_API_URL": f"http://someone:{CANARY}@localhost:4200/api"},
             [
@@ -353,6 +368,7 @@ UNCARRIED = "has characters that a header can't carry: it takes printable ASCII,
         "empty",
         "url",
         "blank-url",
+        "credentials-in-url-of-ui",
         "credentials-in-url",
         "page-of-cloud",
         "no-colon-bytes",
