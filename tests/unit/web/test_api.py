@@ -1,6 +1,7 @@
 """The JSON API: its answers, word for word and against the metrics, and what it refuses."""
 
 import asyncio
+import base64
 import gc
 import json
 import weakref
@@ -16,9 +17,12 @@ from exporter import views
 from exporter.model import Holder, Holders, Limit, Pool, Queue, Unreadable, Waiting, WaitingTask
 from exporter.shard import Shard
 from exporter.web import api, schema
+from exporter.web.guard import Guard
 from exporter.web.kept import Kept
+from exporter.web.location import location
 from tests.harness.exporter import series
 from tests.harness.states import Filled
+from tests.harness.web import HASH, PASSWORD, live
 
 GOLDEN = Path(__file__).parent / "golden"
 UI = "https://prefect.example.com"
@@ -391,6 +395,32 @@ async def test_headers_of_every_answer_are_those_of_the_pages(exporter: Filled) 
         headers = (await exporter.get(path)).headers
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert "default-src 'none'" in headers["Content-Security-Policy"]
+
+
+async def test_holders_that_are_counted_and_not_named(exporter: Filled) -> None:
+    """As with `holders: {show: false}`: an empty list would say that nobody holds a slot."""
+    for holders, told in (
+        ({"RUNNING": Holders(2, (3.0, 1.0))}, {"total": 2, "by_state": {"RUNNING": 2}, "oldest": None}),
+        ({"RUNNING": Holders(0)}, {"total": 0, "by_state": {"RUNNING": 0}, "oldest": []}),
+        ({}, {"total": None, "by_state": None, "oldest": None}),
+    ):
+        exporter.succeed("production", Queue("etl", "default", holders=holders))
+        assert (await exporter.json(ONE_QUEUE))["holders"] == told
+
+
+async def test_the_web_configuration_holds_for_every_route(exporter: Filled, tmp_path: Path) -> None:
+    web = tmp_path / "web.yml"
+    web.write_text(f"basic_auth_users: {{someone: '{HASH}'}}\nrate_limit: {{interval: 1h, burst: 14}}\n")
+    exporter.application = Guard(location(None, "/below").below(exporter.routes), live(web), exporter.clock)
+    password = "Basic " + base64.b64encode(f"someone:{PASSWORD}".encode()).decode()
+    paths = [f"/below{api.PREFIX}{one.path}" for one in api.operations()]
+    for path in paths:
+        stranger, known = await exporter.get(path), await exporter.get(path, Authorization=password)
+        assert stranger.status_code == 401
+        assert "source" not in stranger.text
+        assert known.headers["Content-Type"] == "application/json"
+    assert len(paths) == 7
+    assert (await exporter.get(paths[0], Authorization=password)).status_code == 429
 
 
 async def test_a_list_is_made_once_for_each_snapshot_and_filter() -> None:
