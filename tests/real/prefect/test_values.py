@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.harness.comparison import assert_equal_to_readings, config, published
 from tests.harness.exporter import Series, exporter
+from tests.harness.json_api import every, in_json, of_those
 from tests.harness.prefect import PrefectServer, StartPrefect
 from tests.harness.reader import read
 from tests.harness.scenario import PAGE_SIZE, seed_scenario
@@ -18,7 +19,9 @@ def test_every_value_of_the_seeded_server(prefect_server: PrefectServer, tmp_pat
         with exporter(tmp_path, f"--config.file={config(tmp_path, prefect_server.api_url)}") as running:
             found = published(running)
             own = running.series("concurrency_exporter_")
+            items = [*every(running, "queues"), *every(running, "limits")]
         after = read(client)
+    assert in_json(items) == of_those(found)
     assert len(before.queues) == 40
     assert max(len(ages) for queue in before.queues.values() for ages in queue.ages.values()) > PAGE_SIZE
     assert_equal_to_readings(found, before, after)

@@ -21,6 +21,7 @@ from exporter.web.guard import Guard
 from exporter.web.kept import Kept
 from exporter.web.location import location
 from tests.harness.exporter import series
+from tests.harness.json_api import in_json, of_those
 from tests.harness.states import Filled
 from tests.harness.web import HASH, PASSWORD, live
 
@@ -545,50 +546,4 @@ def test_json_and_metrics_say_the_same(found: list[Queue], limits: list[Limit]) 
     metrics, listed, of_limits, single = asyncio.run(answers())
     items = [*listed["queues"], *of_limits["limits"]]
     assert sorted(map(json.dumps, items)) == sorted(map(json.dumps, single))
-    told: dict[Any, float] = {}
-    for item in items:
-        told |= _series(item)
-    names = {*_FIELDS, _LONGEST}
-    assert told == {key: value for key, value in metrics.items() if key[0] in names}
-
-
-_FIELDS = {
-    "concurrency_queue_active_slots": ("active_slots",),
-    "concurrency_queue_slot_limit": ("slot_limit",),
-    "concurrency_queue_paused": ("paused",),
-    "concurrency_queue_queued_tasks": ("queued", "by_priority", "priority"),
-    "concurrency_queue_waiting_tasks": ("queued", "by_state", "state"),
-    "concurrency_queue_blocked_tasks": ("queued", "by_reason", "reason"),
-    "concurrency_queue_waiting_duration_max_seconds": ("queued", "longest_wait_seconds"),
-    "concurrency_queue_slot_holders": ("holders", "by_state", "state"),
-    "concurrency_limit_active_slots": ("active_slots",),
-    "concurrency_limit_slots": ("slot_limit",),
-    "concurrency_limit_active": ("active",),
-    "concurrency_limit_slot_decay_per_second": ("slot_decay_per_second",),
-}
-
-
-_LONGEST = "concurrency_queue_state_duration_max_seconds"
-
-
-def _series(item: dict[str, Any]) -> dict[Any, float]:
-    """The series that the metrics have of this object, by name and labels."""
-    thing = "limit" if "limit" in item else "queue"
-    labels: dict[str, str] = {
-        name: item[name] for name in ("source", "system", "pool", "queue", "limit", "kind") if name in item
-    }
-    found: dict[Any, float] = {}
-    for name, path in _FIELDS.items():
-        if name.split("_")[1] == thing:
-            value: Any = item
-            for key in path[:2]:
-                value = value[key]
-            if len(path) == 3:
-                for text, number in (value or {}).items():
-                    found[name, frozenset({**labels, path[2]: text}.items())] = number
-            elif value is not None:
-                found[name, frozenset(labels.items())] = value
-    longest: dict[str, float] = {}
-    for holder in (item["holders"]["oldest"] or []) if thing == "queue" else ():
-        longest[holder["state"]] = max(longest.get(holder["state"], 0.0), holder["seconds"])
-    return found | {(_LONGEST, frozenset({**labels, "state": state}.items())): most for state, most in longest.items()}
+    assert in_json(items) == of_those(metrics)
