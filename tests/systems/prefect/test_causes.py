@@ -366,6 +366,9 @@ def test_counted_runs_that_are_put_off_may_be_first_or_not() -> None:
     world.queues[0] = better.model_copy(update={"slot_limit": 2})
     assert world.causes(backlog=world.counted).by_run == {run.id: "priority"}, "one of them is first"
     world.runs[worse.id].clear()
+    world.pools[0] = pool.model_copy(update={"slot_limit": None})
+    world.queues[0] = better
+    assert world.causes(backlog=world.counted).by_run == {}, "the one that is put off may take the slot of its queue"
     world.queues[0] = better.model_copy(update={"slot_limit": None})
     world.pools[0] = pool.model_copy(update={"slot_limit": 2})
     assert world.causes(backlog=world.counted).by_run == {oldest.id: "none"}
