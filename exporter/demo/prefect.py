@@ -235,7 +235,7 @@ def _pool(request: Request, rows: Rows) -> Pool:
 
 
 async def _no_page(_: Request) -> Response:
-    """What a link into the UI leads to."""
+    """The answer to a link into the UI."""
     return PlainTextResponse(
         "This is a demo of a Prefect server, without its UI. Of a real server, this link leads there.\n"
     )
