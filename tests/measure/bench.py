@@ -284,6 +284,38 @@ async def memory() -> None:
                 print(f"{goal:>7} polls {resident():>7.1f} MiB", flush=True)
 
 
+NAMED: Final = (1_000, 100)
+"""Queues, and holders in each, of the measurement of names."""
+
+
+def holders() -> None:
+    """What it costs to name holders, where there are very many: each variant in a process of its own."""
+    queues, each = NAMED
+    print(f"\nNames of holders, {queues} queues with {each} holders each")
+    print("(targets: 5 % more seconds, 10 MiB more memory; no more requests once all are known)")
+    print(f"{'named':>7} {'seconds':>8} {'MiB':>7} requests of each poll", flush=True)
+    with child("upstream", queues, each) as url:
+        port = url.rpartition(":")[2]
+        for show in ("0", "1"):
+            subprocess.run([sys.executable, "-m", "tests.measure.bench", "named", show, port], check=True)
+
+
+async def named(show: int, port: int) -> None:
+    """One variant: the least seconds of a poll, resident memory after the last one, and the requests of each."""
+    url = f"http://127.0.0.1:{port}/api"
+    async with polling(url, collect=SLOTS, timeout="10m", holders={"show": bool(show)}) as polled:
+        poller, store, telemetry = polled
+        seconds, requests = [], [0]
+        for _ in range(4):
+            begin = time.perf_counter()
+            await poller.poll(NAME)
+            seconds.append(time.perf_counter() - begin)
+            requests.append(telemetry.requests(NAME))
+        assert store.view().states[0].outcome == "success", store.view().states[0].failure
+        each = " ".join(str(after - before) for before, after in pairwise(requests))
+        print(f"{'yes' if show else 'no':>7} {min(seconds):>8.2f} {resident():>7.1f} {each}", flush=True)
+
+
 async def prefect() -> None:
     """A real server with 510 queues and 5,000 runs: requests, seconds, and what a poll does to another client."""
     print("\nA real Prefect 3.9.1 with 510 queues and 5,000 runs, all parts collected")
@@ -428,8 +460,8 @@ def start() -> None:
 
 
 def main() -> None:
-    """All of the measurements, or one; `upstream` and `static` are the servers that they need."""
-    servers: dict[str, Callable[..., Any]] = {"upstream": run_upstream, "static": run_static}
+    """All of the measurements, or one; `upstream`, `static` and `named` are processes that they need."""
+    servers: dict[str, Callable[..., Any]] = {"upstream": run_upstream, "static": run_static, "named": named}
     measurements: dict[str, Callable[[], Any]] = {
         "start": start,
         "scrapes": scrapes,
@@ -437,6 +469,7 @@ def main() -> None:
         "board": board,
         "polls": polls,
         "memory": memory,
+        "holders": holders,
         "prefect": prefect,
         "workers": workers,
         "shards": shards,
