@@ -51,7 +51,7 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
     "queue_limit": ("limit of the queue", BAD),
     "pool_limit": ("limit of the pool", "dark-red"),
     "priority": ("a queue that goes first", "light-red"),
-    "deployment_limit": ("limit of the deployment", NEAR),
+    "deployment_limit": ("deployment limit", NEAR),
     "no_worker": ("no worker", ACT),
     "none": ("nothing known", "dark-orange"),
     "retry": ("their own retry", "super-light-orange"),

@@ -172,7 +172,7 @@ LEGIBLE: Final[Mapping[str, Mapping[str, str]]] = {
         "Full, and tasks wait": r"\n[3-5]$",
         "Worst queues first": r"(?s)training\s+100%\s+3\s+3\s+0\s+\d+\s+limit of the queue"
         r".*legacy-imports\s+.*queue is paused",
-        "Why tasks wait": r"(?s)limit of the deployment\s+[1-9].*limit of the queue\s+[1-9].*queue is paused\s+[1-9]",
+        "Why tasks wait": r"(?s)deployment limit\s+[1-9].*limit of the queue\s+[1-9].*queue is paused\s+[1-9]",
         "Saturation over time": r"(?s)\d\d/\d\d \d\d:\d\d.*slots free.*pool kubernetes-prod \(prefect-prod\)",
         "Alerts": r"\npages\s+[34]\s+tickets\s+[789]$",
         "Sources": r"(?s)cloro-prod\s+cloro\s+up\s+[\d.]+ (s|mins?)\s+0",
@@ -201,7 +201,7 @@ LEGIBLE: Final[Mapping[str, Mapping[str, str]]] = {
         # Nobody takes its tasks in the quiet hours.
         r".*ecs-ml\s+inference\s+6\s+\d+%\s+\d+%\s+\d+%\s+[1-4]\s+0\.0%\s+0\.0%\s+3\d\.\d%",
         "Time lost by reason": r"(?s)(?=.*limit of the queue\s+[1-9])(?=.*queue is paused\s+[1-9])"
-        r"(?=.*limit of the deployment\s+[1-9]).*nothing known\s+[1-9]",
+        r"(?=.*deployment limit\s+[1-9]).*nothing known\s+[1-9]",
         "Busy hours by day": r"(?s)kubernetes-prod/etl.*[78]\d(\.\d)?%",
         "When the limit is reached": r"(?s)kubernetes-prod\s+etl\s+16\s+[78]\d%\s+0\.[5-9]\d\s+20\d\d-\d\d-\d\d ",
         "Demand against another limit": r"(?s)async \(cloro-prod\).*what if\s+10\s+10",
