@@ -90,7 +90,8 @@ async def _compare_exactly(server: PrefectServer, source: Source, config: Prefec
         snapshot = await source.poll()
         after = _only(read(client), config)
     rendered = render(snapshot, source=config.name, system=config.system, max_series=config.max_series)
-    assert_equal_to_readings(series(b"".join(Body([rendered], Format.CLASSIC).plain(b"")).decode()), before, after)
+    found = series(b"".join(Body([rendered], Format.CLASSIC).plain(b"")).decode())
+    assert_equal_to_readings(found, before, after, counted=True)
 
 
 def _only(reading: Reading, config: PrefectConfig) -> Reading:
