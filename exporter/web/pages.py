@@ -342,6 +342,11 @@ def _markdown(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(without_links))))  # noqa: S704  it is escaped
 
 
+def _visible(text: str) -> str:
+    """A name, or a word in its place if nobody could see it: of blanks, or of marks that only change a direction."""
+    return text if any(character.isprintable() and not character.isspace() for character in text) else "(blank)"
+
+
 def _columns(tasks: Iterable[tuple[str, Any]]) -> list[str]:
     """The details that some of the tasks have, in the order in which their system gives them."""
     return list(dict.fromkeys(name for _, task in tasks for name in task.details))
@@ -363,6 +368,7 @@ _TEMPLATES.filters.update(
     web=_web,
     reason=_reason,
     markdown=_markdown,
+    visible=_visible,
     columns=_columns,
     counted=_counted,
 )

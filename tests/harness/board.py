@@ -1,6 +1,8 @@
 """Snapshots for the pages: a night on which some things are wrong, and names that strangers chose to do harm."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -21,7 +23,9 @@ from exporter.model import (
 )
 from exporter.polling.outcome import Failed, Failure
 from exporter.web.guard import Guard
+from exporter.web.listeners import listen
 from exporter.web.location import Location
+from exporter.web.server import Server
 from tests.harness.inprocess import Exporter, Time
 
 NOW: Final = 1_767_225_600.0
@@ -178,6 +182,19 @@ def night(location: Location = Location()) -> Board:  # noqa: B008  it is frozen
     board.publish("scraper", CLORO)
     board.time.seconds = 12.3
     return board
+
+
+@asynccontextmanager
+async def on_loopback(application: ASGIApp) -> AsyncIterator[str]:
+    """The address at which an application is served by the exporter's own server."""
+    listener = listen("127.0.0.1", 0)
+    server = Server(application, graceful_seconds=1)
+    task = asyncio.create_task(server.serve([listener]))
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        server.stop()
+        await task
 
 
 MARKUP: Final = (

@@ -54,7 +54,7 @@ def trusting(folder: Path, client: str | None = None) -> ssl.SSLContext:
 
 
 ROUTES = {
-    "/": (200, "<title>concurrency-exporter</title>"),
+    "/": (200, "concurrency-exporter</title>"),
     "/metrics": (200, "concurrency_exporter_build_info"),
     "/sd": (200, "__param_source"),
     "/-/healthy": (200, "healthy"),

@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -13,15 +12,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from exporter.clock import Clock
 from exporter.web.guard import Guard
-from exporter.web.listeners import listen
 from exporter.web.location import location
-from exporter.web.server import Server
 from tests.harness import browser
-from tests.harness.board import HOSTILE, MARKUP, Board, hostile, night
+from tests.harness.board import HOSTILE, MARKUP, Board, hostile, night, on_loopback
 from tests.harness.cloro import error
 from tests.harness.command import cloro, prefect, upstream_answer
 from tests.harness.exporter import exporter
@@ -75,23 +71,11 @@ async def _page(_: Request) -> Response:
     return HTMLResponse(f"<!doctype html><title>good</title><main>{MARKUP}</main>")
 
 
-@asynccontextmanager
-async def served(application: ASGIApp) -> AsyncIterator[str]:
-    listener = listen("127.0.0.1", 0)
-    server = Server(application, graceful_seconds=1)
-    task = asyncio.create_task(server.serve([listener]))
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    finally:
-        server.stop()
-        await task
-
-
 @pytest.mark.parametrize("is_guarded", [True, False], ids=["guarded", "unguarded"])
 async def test_the_policy_holds_where_nothing_is_escaped(is_guarded: bool) -> None:
     """And without the policy the browser is seen to do what it is told, so these tests would see it."""
     page = Starlette(routes=[Route("/", _page)])
-    async with served(Guard(page, None, Clock()) if is_guarded else page) as url:
+    async with on_loopback(Guard(page, None, Clock()) if is_guarded else page) as url:
         seen = (await asyncio.to_thread(visit, url))[url]
     assert seen["title"] == ("good" if is_guarded else "owned")
     assert seen["width"] == ("none" if is_guarded else "1px")
@@ -133,7 +117,7 @@ async def test_everybody_can_read_the_pages(names: str, theme: str) -> None:
         board.add(MARKUP)
         board.publish(MARKUP, hostile())
         board.fail(MARKUP, MARKUP)
-    async with served(board.application) as url:
+    async with on_loopback(board.application) as url:
         visits = [
             {"url": f"{url}{path}", "theme": theme, "widths": WIDTHS[theme], "tabs": theme == "dark"} for path in paths
         ]
@@ -155,7 +139,7 @@ async def test_everybody_can_read_the_pages(names: str, theme: str) -> None:
 
 
 async def test_contrast_is_enough_at_full_width() -> None:
-    async with served(night().application) as url:
+    async with on_loopback(night().application) as url:
         visits = [
             {"url": f"{url}{path}", "theme": theme, "widths": [1920]}
             for path in _paths()
@@ -169,7 +153,7 @@ async def test_the_form_is_sent_behind_a_proxy_below_a_path(tmp_path: Path) -> N
     """The policy lets it be sent, its address is relative, and the filter is in the address that comes of it."""
     board = night(location(None, "/a/b"))
     port = free_port()
-    async with served(board.application) as url:
+    async with on_loopback(board.application) as url:
         blocks = f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {url}; }} }}"
         with nginx(tmp_path, blocks, port):
             visits = [
@@ -192,7 +176,7 @@ async def test_the_form_is_sent_behind_a_proxy_below_a_path(tmp_path: Path) -> N
 
 async def test_a_page_comes_again_by_itself() -> None:
     board = night()
-    async with served(board.application) as url:
+    async with on_loopback(board.application) as url:
         seen = json.loads(
             await asyncio.to_thread(
                 browser.script,

@@ -94,7 +94,8 @@ def test_it_has_nothing_to_build_or_to_test_with(built: Image) -> None:
     assert {"python3", PROJECT["name"]} <= programs
     assert not {name for name in programs if re.fullmatch(r"pip.*|hatch.*|uv|g?cc.*|make|git|curl", name)}
     exporter = next((built.root / "opt/concurrency-exporter/lib").glob("python*/site-packages/exporter"))
-    assert (exporter / "web/templates/status.html").exists()
+    assert (exporter / "web/templates/board.html").exists()
+    assert (exporter / "web/runbooks/ConcurrencySlotsSaturated.md").exists()
     assert not list(built.root.rglob("test_cli.py"))
     assert not (built.root / "build").exists()
 

@@ -596,6 +596,14 @@ def test_alerts_are_about_what_has_their_series() -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["", " ", "\n\t", "\N{RIGHT-TO-LEFT OVERRIDE}", "\N{ZERO WIDTH SPACE}\N{NO-BREAK SPACE}"]
+)
+async def test_a_name_that_nobody_could_see(name: str) -> None:
+    assert pages._visible(name) == "(blank)"
+    assert pages._visible(f"{name}a") == f"{name}a"
+
+
+@pytest.mark.parametrize(
     ("value", "text"),
     [
         (0.0, "0 s"), (0.4, "0 s"), (59.6, "1 m"), (61.0, "1 m 1 s"), (3_600.0, "1 h"), (4_102.7, "1 h 8 m"),
