@@ -64,6 +64,7 @@ EQUIVALENT: Final = {
     "concurrency:startable_tasks:sum: concurrency:active_slots:max without resource": "a pool with its own has those",
     "concurrency:slot_demand:p75_1d: 1 → 1.25": "slots are whole",
     "concurrency:leading_reason:tasks: 1 → 1.25": "it is the number of series",
+    "concurrency:leading_reason:tasks: 0.3 → 0.375": "the first one is still the first",
     "ConcurrencyNearLimit: for: 30m → 1440s": "its tests are of days, and look every ten minutes",
 }
 """Mutants that no test can catch, and why."""

@@ -276,9 +276,9 @@ def test_recorded_names_have_level_metric_and_operations() -> None:
 
 def test_every_reason_has_words_in_the_texts_of_alerts() -> None:
     (rule,) = [rule for rule in RULES if rule.name == "concurrency:leading_reason:tasks"]
-    causes = re.findall(r'"cause", "([\w ]+)", "reason", "(\w+)"', rule.expr)
-    assert {reason for _, reason in causes} == {reason for about in ABOUT.values() for reason in about.reasons}
-    assert len(set(causes)) == len(causes)
+    causes = re.findall(r'\{reason="(\w+)"\} \+ 0\.\d\d,\s+"cause", "([\w ]+)"', rule.expr)
+    assert {reason for reason, _ in causes} == {reason for about in ABOUT.values() for reason in about.reasons}
+    assert len({text for _, text in causes}) == len(causes)
 
 
 # --- Alerts: complete, each tested in both directions, each with a runbook.
