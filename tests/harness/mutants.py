@@ -65,6 +65,8 @@ EQUIVALENT: Final = {
     "concurrency:slot_demand:p75_1d: 1 → 1.25": "slots are whole",
     "concurrency:leading_reason:tasks: 1 → 1.25": "it is the number of series",
     "concurrency:leading_reason:tasks: 0.3 → 0.375": "the first one is still the first",
+    "concurrency:saturated_waiting:bool: > → >=": "no sample is recorded of tasks that do not wait",
+    "concurrency:limit_waiting_tasks:sum: concurrency:blocked_tasks:sum without resource": "a full pool has none free",
     "ConcurrencyNearLimit: for: 30m → 1440s": "its tests are of days, and look every ten minutes",
 }
 """Mutants that no test can catch, and why."""
