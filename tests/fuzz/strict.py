@@ -7,8 +7,10 @@ from typing import Final
 from exporter.metrics.text import Format
 
 _NAME = r"[a-zA-Z_][a-zA-Z0-9_]*"
-_LABEL = re.compile(rf'({_NAME})="((?:[^"\\\n]|\\[\\n"])*)"')
-_SAMPLE = re.compile(rf"({_NAME})(?:\{{((?:{_LABEL.pattern},?)*)\}})? (\S+)", re.DOTALL)
+_VALUE = r'(?:[^"\\\n]|\\[\\n"])*'
+_LABEL = re.compile(rf'({_NAME})="({_VALUE})"')
+_LABELS = rf'((?:{_NAME}="{_VALUE}",?)*)'
+_SAMPLE = re.compile(rf"({_NAME})(?:\{{{_LABELS}\}})? (\S+)(?: # \{{{_LABELS}\}} (\S+))?", re.DOTALL)
 _COMMENT = re.compile(rf"# (HELP|TYPE|UNIT) ({_NAME}) (\S.*)", re.DOTALL)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?")
 _ESCAPES: Final = {r"\\": "\\", r"\n": "\n", r"\"": '"'}
@@ -33,7 +35,8 @@ def check(text: bytes, format_: Format) -> dict[Series, float]:
     """The series of an exposition, by name and labels. Raises `NotValidError`.
 
     It is UTF-8. Each family has its comments once, at its head, and all of its samples in one place. No series is there
-    twice. No value is NaN or infinite. Buckets rise to the count. OpenMetrics ends with its mark, and only there.
+    twice. No value is NaN or infinite. Buckets rise to the count. OpenMetrics ends with its mark, and only there; only
+    there may buckets have exemplars, which lie within them.
     """
     lines = text.decode().split("\n")  # a UnicodeDecodeError is a finding too
     if lines.pop() != "":
@@ -59,7 +62,7 @@ def check(text: bytes, format_: Format) -> dict[Series, float]:
             said.add(what)
             kind = value if what == "TYPE" else kind
             continue
-        name, labels, number = _sample(line)
+        name, labels, number = _sample(line, format_)
         if kind not in _ENDINGS or name not in {
             family + ending for ending in (*_ENDINGS[kind], *_classic(format_, kind))
         }:
@@ -77,18 +80,32 @@ def _classic(format_: Format, kind: str) -> tuple[str, ...]:
     return ("",) if format_ is Format.CLASSIC and kind in {"gauge", "histogram"} else ()
 
 
-def _sample(line: str) -> tuple[str, tuple[tuple[str, str], ...], float]:
+def _sample(line: str, format_: Format) -> tuple[str, tuple[tuple[str, str], ...], float]:
     match = _SAMPLE.fullmatch(line)
     if not match:
         raise NotValidError(f"no sample: {line!r}")
-    pairs = [(name, _unescape(value)) for name, value in _LABEL.findall(match[2] or "")]
-    written = ",".join(f'{name}="{value}"' for name, value in _LABEL.findall(match[2] or ""))
-    if written != (match[2] or "") or len({name for name, _ in pairs}) != len(pairs):
+    name, labels, number, exemplar_labels, exemplar = match.groups()
+    pairs = _labels(labels or "", line)
+    if exemplar is not None:
+        if format_ is not Format.OPENMETRICS or not name.endswith("_bucket"):
+            raise NotValidError(f"an exemplar that may not be here: {line!r}")
+        characters = sum(len(key) + len(value) for key, value in _labels(exemplar_labels, line))
+        if characters > 128 or _number(exemplar, line) > float(dict(pairs)["le"]):
+            raise NotValidError(f"an exemplar that is too long, or of another bucket: {line!r}")
+    return name, tuple(sorted(pairs)), _number(number, line)
+
+
+def _labels(text: str, line: str) -> list[tuple[str, str]]:
+    each = _LABEL.findall(text)
+    if ",".join(f'{name}="{value}"' for name, value in each) != text or len(dict(each)) != len(each):
         raise NotValidError(f"labels: {line!r}")
-    number = match[5]
-    if not _NUMBER.fullmatch(number) or not math.isfinite(float(number)):
+    return [(name, _unescape(value)) for name, value in each]
+
+
+def _number(text: str, line: str) -> float:
+    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         raise NotValidError(f"not a finite number: {line!r}")
-    return match[1], tuple(sorted(pairs)), float(number)
+    return float(text)
 
 
 def _unescape(value: str) -> str:
