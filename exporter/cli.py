@@ -16,6 +16,7 @@ from exporter import __version__, config, logs
 from exporter.clock import Clock
 from exporter.config import Config
 from exporter.flags import DEFAULT_PORT, parser
+from exporter.memory import return_large_blocks
 from exporter.output import say
 from exporter.polling.poller import Poller
 from exporter.polling.store import Store
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # As PID 1 a signal without a handler is ignored, so there has to be one from the start.
         signal.signal(stop, end)
     logs.configure(flags.log_level, flags.log_format)
+    return_large_blocks()
     try:
         return asyncio.run(_run(flags))
     except ConfigError as error:

@@ -1,7 +1,11 @@
 """One client's connection: how long it may keep us waiting, and what it is told when that is over."""
 
 import asyncio
+import fcntl
+import socket
+import struct
 import sys
+import termios
 from asyncio.sslproto import SSLProtocol, _SSLProtocolTransport
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -12,7 +16,6 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from exporter.web.answers import MAX_UNREAD_BYTES
 from exporter.web.client import network
 from exporter.web.http import Requests
 
@@ -28,7 +31,7 @@ class Limits:
     """How many connections there may be, and the seconds that each step of one may take."""
 
     connections: int = 256
-    """Those in their handshake included. Each can cost 250 KB: for TLS, for an answer, in the kernel."""
+    """Those in their handshake included. Each can cost 220 KB: for TLS, for an answer, in the kernel."""
     head: float = 10.0
     """For the handshake of TLS, and for the head of a request from its first byte, or from the start of the connection.
     A scraper sends it in one packet; Prometheus gives up a whole scrape after 10 s."""
@@ -48,6 +51,8 @@ Open = dict["Connection", asyncio.Task[None]]
 """Each open connection, and the task that opens it: the one in which something happened last comes last."""
 
 
+_DROP: Final = struct.pack("ii", 1, 0)
+"""For SO_LINGER: to close drops what the client has not taken. Else the kernel keeps it, and tries for minutes."""
 _READ = memoryview(bytearray(READ_BYTES))
 """One for all: what is in it is used before anything else is read."""
 
@@ -66,7 +71,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         open_: Open,
         client: str,
     ) -> None:
-        super().__init__(config, server_state, {"end": self.end})
+        super().__init__(config, server_state, {})
         self.conn = Requests(keeps_bodies=limits.keeps_bodies)
         self.network = network(client)
         self._limits = limits
@@ -78,8 +83,13 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It is open, its TLS as well."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=MAX_UNREAD_BYTES)
+        self.app_state = {"end": self.end, "is_open": lambda: self.transport is not None}
+        # While a piece of an answer waits, the application does.
+        transport.set_write_buffer_limits(high=1, low=0)
         if isinstance(transport, _SSLProtocolTransport):
+            # Else what is encrypted takes 64 KiB more.
+            beneath = transport._ssl_protocol._transport  # type: ignore[union-attr]  # noqa: SLF001
+            beneath.set_write_buffer_limits(high=0)  # type: ignore[union-attr]
             # What a client sends while its answer waits: 256 KiB by default.
             transport.set_read_buffer_limits(high=READ_BYTES)
         self._step(self._limits.head)
@@ -92,6 +102,10 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         # uvicorn does this only where there was no error, and until then the timer keeps all of this in memory.
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        # Each of these leads back here, and only the garbage collector would free the connection with its TLS and its
+        # buffers: after hundreds of others, since it rarely looks at what is old.
+        for name in ("transport", "flow", "cycle", "scope", "app_state"):
+            setattr(self, name, None)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         """Where the next bytes go."""
@@ -123,14 +137,21 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._step(self._limits.keep_alive if self._idle else self._limits.answer)
 
     def end(self, status: HTTPStatus) -> None:
-        """Close at once, with this status where a request has begun to come and was not answered."""
+        """Close at once, with this status where a request has begun to come and was not answered.
+
+        It waits for nothing that the client does, and leaves nothing with the kernel that the client does not read.
+        """
         if self.transport is None:
-            return  # in its handshake, which ends with the task that opens it
+            return  # in its handshake, which ends with the task that opens it; or closed
         if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0] and not self.transport.is_closing():
             self._refuse(status)
+            # Over TLS this tells the client that it is the end, and waits for the same from there: not we.
             self.transport.close()
         else:
-            self.transport.abort()
+            accepted: socket.socket | None = self.transport.get_extra_info("socket")
+            if accepted and any(fcntl.ioctl(accepted, termios.TIOCOUTQ, bytes(4))):
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
+        self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn has one text for all that h11 can't read
         """Refuse what is no HTTP, by the status that h11 has for it: 431 where a head is too long, else 400 or 501."""

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from exporter.web.answers import MAX_UNREAD_BYTES, in_pieces
+from exporter.web.answers import MAX_UNREAD_BYTES, in_pieces, in_turn
 from exporter.web.client import gone
 from exporter.web.connection import LIMITS, READ_BYTES, Connection, Limits, Open
 
@@ -42,7 +42,7 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                _until_its_client_is_gone(in_pieces(application)),
+                in_turn(_until_its_client_is_gone(in_pieces(application))),
                 http="h11",
                 ws="none",
                 lifespan="off",
@@ -72,8 +72,7 @@ class Server(uvicorn.Server):
             # Inherited by every connection. What the kernel keeps of what one side does not read is memory of the
             # exporter's control group. By itself, Linux keeps up to 4 MB of an answer, and 32 MB that a client sends.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ_BYTES)
-            if listener.family != socket.AF_UNIX:
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2 * MAX_UNREAD_BYTES)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_UNREAD_BYTES)
         self._accepting = [asyncio.create_task(self._accept(listener)) for listener in sockets or []]
         for task in self._accepting:
             task.add_done_callback(lambda _: self.stop())
@@ -140,8 +139,9 @@ class Server(uvicorn.Server):
                 lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=seconds, ssl_shutdown_timeout=seconds
             )
             is_open = True
-        except OSError:  # no handshake came of it
-            pass
+        except OSError as error:  # no handshake came of it
+            # Its frames hold the error, and the buffers: only the garbage collector would free the two.
+            error.__traceback__ = None
         except Exception:
             # A bug must neither hold the place of a connection, nor keep its client waiting.
             log.exception("can't open a connection")

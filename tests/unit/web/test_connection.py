@@ -8,8 +8,9 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from asyncio.sslproto import SSLProtocol
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
 from http import HTTPStatus
 from itertools import chain, repeat
@@ -19,9 +20,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from exporter.web.answers import MAX_HELD_BYTES
+from exporter.web.answers import MAX_HELD_BYTES, REQUESTS_AT_ONCE, in_turn
 from exporter.web.connection import READ_BYTES, Connection, Limits
 from exporter.web.http import MAX_HEAD_BYTES
 from exporter.web.listeners import listen
@@ -431,6 +433,16 @@ async def test_answers_that_nobody_reads_give_way_when_they_hold_too_much() -> N
             one.close()
 
 
+@pytest.fixture
+def no_garbage() -> Iterator[None]:
+    """What is over is gone at once, and not when the garbage collector finds it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_garbage")
 async def test_a_client_that_is_gone_leaves_nothing_behind() -> None:
     async with serving(Limits()) as served:
         for _ in range(50):
@@ -442,9 +454,69 @@ async def test_a_client_that_is_gone_leaves_nothing_behind() -> None:
         await until(nothing_is_left)
 
 
+def server_sides() -> list[object]:
+    """The TLS of each connection of the server that is there."""
+    return [one for one in gc.get_objects() if isinstance(one, SSLProtocol) and one._server_side]
+
+
 def nothing_is_left() -> bool:
-    gc.collect()
-    return not any(isinstance(one, Connection) for one in gc.get_objects())
+    return not server_sides() and not any(isinstance(one, Connection) for one in gc.get_objects())
+
+
+async def test_what_is_not_read_ends_with_the_connection() -> None:
+    """Else the kernel keeps it, and goes on trying to send it, without a connection of ours that counts it."""
+    async with serving(ANSWER) as served:
+        with socket.create_connection(("127.0.0.1", served.port)) as slow:
+            slow.send(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: served.pieces > 0)
+            opened = descriptors()
+            await until(lambda: descriptors() < opened)
+            slow.setblocking(False)
+            with pytest.raises(ConnectionResetError):
+                bytes(chain.from_iterable(iter(lambda: slow.recv(65536), b"")))
+
+
+# --- Turns.
+
+
+async def test_hundreds_of_requests_leave_a_turn_to_everything_else() -> None:
+    """Few begin in a round of the event loop, in which a poll goes on; and all are answered."""
+    begun = 0
+    of_round: list[int] = []
+
+    async def answer(_: Request) -> Response:
+        nonlocal begun
+        begun += 1
+        return PlainTextResponse("hello")
+
+    async def count() -> None:
+        while True:
+            before = begun
+            await asyncio.sleep(0)
+            of_round.append(begun - before)
+
+    async def ask() -> bytes:
+        return (await served.ask(GET * 20 + GET.replace(b"x", b"x\r\nConnection: close")))[0]
+
+    async with serving(routes=[Route("/", answer)]) as served:
+        other = asyncio.create_task(count())
+        answers = await asyncio.gather(*(ask() for _ in range(50)))
+        other.cancel()
+    assert {answer.count(b"HTTP/1.1 200 OK") for answer in answers} == {21}
+    assert begun == 50 * 21
+    assert max(of_round) == REQUESTS_AT_ONCE
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_a_request_whose_connection_ended_before_its_turn_is_dropped(*, is_open: bool) -> None:
+    asked: list[Scope] = []
+
+    async def application(scope: Scope, _: Receive, __: Send) -> None:
+        asked.append(scope)
+
+    scope: Scope = {"type": "http", "state": {"is_open": lambda: is_open}}
+    await in_turn(application)(scope, None, None)  # type: ignore[arg-type]
+    assert asked == [scope] * is_open
 
 
 # --- TLS.
@@ -468,6 +540,7 @@ async def test_a_handshake_has_to_end(tls: tuple[ssl.SSLContext, ssl.SSLContext]
     assert seconds >= HEAD.head
 
 
+@pytest.mark.usefixtures("no_garbage")
 async def test_a_handshake_that_fails_leaves_nothing_behind(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     async with serving(Limits(), tls[0]) as served:
         for _ in range(10):
@@ -515,6 +588,52 @@ async def test_what_tls_reads_into_is_as_small_as_we_ask_for(tls: tuple[ssl.SSLC
         (connection,) = (one for one in gc.get_objects() if isinstance(one, Connection))
         assert len(connection.transport._ssl_protocol._ssl_buffer) == READ_BYTES  # type: ignore[attr-defined]
         writer.close()
+
+
+ASKED = {
+    "nothing": b"",
+    "half-a-head": GET[:10],
+    "answered": GET,
+    "unread": b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n",
+    "many": GET * 1_000,
+    "broken": b"GET / HTTP/9.9\r\n\r\n",
+}
+
+
+@pytest.mark.usefixtures("no_garbage")
+@pytest.mark.parametrize("first", [b"", b"\x16\x03\x01\x02\x00\x01", GET], ids=["nothing", "half-a-hello", "no-hello"])
+@pytest.mark.parametrize("connections", [5, 100])
+async def test_a_handshake_leaves_nothing_behind(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], first: bytes, connections: int
+) -> None:
+    """One that gives way, and one that takes too long."""
+    async with serving(replace(HEAD, connections=connections), tls[0]) as served:
+        with ExitStack() as stack:
+            for _ in range(20):
+                stack.enter_context(socket.create_connection(("127.0.0.1", served.port))).send(first)
+                await asyncio.sleep(0.01)
+            await until(nothing_is_left)
+
+
+@pytest.mark.usefixtures("no_garbage")
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+async def test_whoever_gives_way_leaves_nothing_behind(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], asked: bytes
+) -> None:
+    """Although he does not hear that it is over, and does not end his TLS."""
+    most = 5
+    async with serving(replace(LIMITS, connections=most), tls[0]) as served:
+        async with AsyncExitStack() as clients:
+            for _ in range(4 * most):
+                reader, writer = await served.open(tls[1])
+                clients.callback(writer.close)
+                clients.callback(writer.transport.abort)
+                writer.write(asked)
+                if asked == GET:
+                    await reader.readuntil(b"hello")
+                writer.transport.pause_reading()  # type: ignore[attr-defined]
+                await until(lambda: len(server_sides()) <= most)
+        await until(nothing_is_left)
 
 
 async def test_a_bug_in_the_handshake_is_logged_and_leaves_nothing_behind(
