@@ -33,6 +33,8 @@ class Load:
     waiting: float = 4.0
     unserved: int = 0
     """Tasks that wait in the quiet hours though slots are free: nobody starts them."""
+    unlisted: int = 0
+    """Of the tasks that are `unserved`, how many are counted, but not listed, so that their reason is unknown."""
     held_by_deployment: int = 0
     """Of the tasks above the limit, how many wait for the limit of their deployment, but a third at most."""
     paused: bool = False
@@ -53,7 +55,7 @@ class Load:
         if self.paused:
             return {"queue_paused": waiting}
         held = min(over // 3, self.held_by_deployment)
-        return {"queue_limit": over - held, "deployment_limit": held, "none": waiting - over}
+        return {"queue_limit": over - held, "deployment_limit": held, "none": max(0, waiting - over - self.unlisted)}
 
     def queue(self, ago: float, moment: float) -> Queue:
         """As it was so long ago."""
@@ -96,7 +98,7 @@ WEEK: Final = (
     Load("kubernetes-prod", "default", 6, 1.5, 7.5, priority=2),
     Load("kubernetes-prod", "etl", 16, 3.0, 13.0, growth=0.8, priority=3),
     Load("ecs-ml", "training", 3, 3.6, 5.0, waiting=3, held_by_deployment=2),
-    Load("ecs-ml", "inference", 6, 1.0, 3.5, unserved=12, priority=2),
+    Load("ecs-ml", "inference", 6, 1.0, 3.5, unserved=12, unlisted=4, priority=2),
     Load("docker-internal", "default", None, 1.0, 5.0),
     Load("docker-internal", "legacy-imports", 2, 1.0, 3.0, paused=True, priority=2),
     Load("warehouse", "dbt", 4, 0.5, 4.4),
@@ -201,7 +203,7 @@ LEGIBLE: Final[Mapping[str, Mapping[str, str]]] = {
         # Nobody takes its tasks in the quiet hours.
         r".*ecs-ml\s+inference\s+6\s+\d+%\s+\d+%\s+\d+%\s+[1-4]\s+0\.0%\s+0\.0%\s+3\d\.\d%",
         "Time lost by reason": r"(?s)(?=.*limit of the queue\s+[1-9])(?=.*queue is paused\s+[1-9])"
-        r"(?=.*deployment limit\s+[1-9]).*nothing known\s+[1-9]",
+        r"(?=.*deployment limit\s+[1-9])(?=.*not known\s+[1-9]).*nothing known\s+[1-9]",
         "Busy hours by day": r"(?s)kubernetes-prod/etl.*[78]\d(\.\d)?%",
         "When the limit is reached": r"(?s)kubernetes-prod\s+etl\s+16\s+[78]\d%\s+0\.[5-9]\d\s+20\d\d-\d\d-\d\d ",
         "Demand against another limit": r"(?s)async \(cloro-prod\).*what if\s+10\s+10",
