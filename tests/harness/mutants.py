@@ -67,6 +67,12 @@ EQUIVALENT: Final = {
     "concurrency:leading_reason:tasks: 0.3 → 0.375": "the first one is still the first",
     "concurrency:saturated_waiting:bool: > → >=": "no sample is recorded of tasks that do not wait",
     "concurrency:limit_waiting_tasks:sum: concurrency:blocked_tasks:sum without resource": "a full pool has none free",
+    "ConcurrencyDeploymentLimitZero: > → >=": "no sample is recorded of tasks that do not wait",
+    "ConcurrencyDeploymentLimitZero: sum → max": "each sum is of one reason",
+    "ConcurrencyDeploymentLimitZero: concurrency:blocked_tasks:sum without resource": "pools have no such threshold",
+    "ConcurrencyRetryOrphaned: > → >=": "no sample is recorded of tasks that do not wait",
+    "ConcurrencyRetryOrphaned: sum → max": "each sum is of one reason",
+    "ConcurrencyRetryOrphaned: concurrency:blocked_tasks:sum without resource": "pools have no such threshold",
     "ConcurrencyNearLimit: for: 30m → 1440s": "its tests are of days, and look every ten minutes",
 }
 """Mutants that no test can catch, and why."""
