@@ -73,6 +73,10 @@ EQUIVALENT: Final = {
     "ConcurrencyRetryOrphaned: > → >=": "no sample is recorded of tasks that do not wait",
     "ConcurrencyRetryOrphaned: sum → max": "each sum is of one reason",
     "ConcurrencyRetryOrphaned: concurrency:blocked_tasks:sum without resource": "pools have no such threshold",
+    "concurrency:queue_stalled:condition: > → >=": "no sample is recorded of tasks that do not wait",
+    "concurrency:no_worker:condition: concurrency:blocked_tasks:sum without resource": "that of queues only",
+    "concurrency:worker_absence:seconds: concurrency:blocked_tasks:sum without resource": "the same pools",
+    "concurrency:worker_absence:seconds: concurrency:blocked_tasks:sum: resource!=": "the same pools",
     "ConcurrencyNearLimit: for: 30m → 1440s": "its tests are of days, and look every ten minutes",
 }
 """Mutants that no test can catch, and why."""
