@@ -7,13 +7,13 @@ no queue's id (its queue was deleted, or it was given a name only) it holds one 
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from exporter.sources.oldest import UNKNOWN, Row, Tasks
 from exporter.sources.prefect import costs, rollcall
 from exporter.sources.prefect.about import ABOUT
-from exporter.sources.prefect.api import COUNT, HOLDING_FLOW_RUNS, Api, HoldingFlowRun, WorkQueue
+from exporter.sources.prefect.api import COUNT, HOLDING_FLOW_RUNS, WORK_QUEUES, Api, HoldingFlowRun, WorkQueue
 from exporter.sources.prefect.reading import Holders, Origin, Slots
 from exporter.sources.prefect.rollcall import Listed, Listing
 
@@ -74,10 +74,11 @@ def sweep_is_cheaper(holders: int, queues: int, page_size: int) -> bool:
 async def sweep(api: Api, queues: Sequence[WorkQueue], holders: int, named: int) -> dict[uuid.UUID, Slots]:
     """The slots of these queues from a listing of all holders; no request if there are none. Raises `SourceError`.
 
-    Of each queue and state so many holders are named. A server answers 500 to a page with a run that has no timestamp:
-    such a run can only be read by its queue.
+    Queues that were deleted meanwhile are left out. Of each queue and state so many holders are named. A server answers
+    500 to a page with a run that has no timestamp: such a run can only be read by its queue.
     """
     of_queue = await rollcall.read(api, _LISTING, queues) if holders else {queue.id: [] for queue in queues}
+    deleted = await _deleted(api, of_queue)
     origins: dict[Origin, Origin] = {}
     return {
         queue.id: Slots(
@@ -87,6 +88,18 @@ async def sweep(api: Api, queues: Sequence[WorkQueue], holders: int, named: int)
             sum(bool(run.work_queue_id) and run.state_type in _COUNTED_STATES for run, _ in rows),
         )
         for queue in queues
+        if queue.id not in deleted
+    }
+
+
+async def _deleted(api: Api, of_queue: Mapping[uuid.UUID, Sequence[Listed[HoldingFlowRun]]]) -> set[uuid.UUID]:
+    """Those of the queues that exist no more, by one request for those that have runs without a queue's id.
+
+    The runs of a queue lose its id when it is deleted, and hold no slot any more, though its name is still theirs.
+    """
+    suspect = {queue for queue, rows in of_queue.items() if any(run.work_queue_id is None for run, _ in rows)}
+    return suspect - {
+        row.id for row in await api.by_ids("/work_queues/filter", WORK_QUEUES, "work_queues", sorted(suspect))
     }
 
 

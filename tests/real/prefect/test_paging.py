@@ -486,6 +486,20 @@ def test_a_queue_is_deleted_during_a_sweep(crowd: Crowd) -> None:
     crowd.finish(*(run["id"] for run in crowd.rows("/flow_runs/filter", of_state("SCHEDULED"))))
 
 
+def test_a_run_ends_whose_queue_is_deleted_during_a_sweep(crowd: Crowd) -> None:
+    """The others keep its name, and hold no slot of it: it had three holders, then it was gone, and never two."""
+    crowd.refill()
+    queue = crowd.api.create_queue(BUSY, "doomed")
+    run, *_ = [crowd.api.create_run(crowd.flow, pool=BUSY, queue="doomed", state=due(RUNNING)) for _ in range(3)]
+
+    def delete() -> None:
+        crowd.api.request("DELETE", f"/work_queues/{queue}")
+        crowd.finish(run)
+
+    snapshot = poll(crowd.server, between_pages("/flow_runs/filter", delete, of="RUNNING"), collect=["queues"])
+    assert [one.active_slots for one in snapshot.queues if one.name == "doomed"] in ([], [3])
+
+
 # --- Rows that come and go while a listing of 20 is read, ten at most on a page.
 
 
