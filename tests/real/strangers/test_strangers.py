@@ -117,6 +117,7 @@ async def strangers(at: Served, count: int, said: Sequence[bytes]) -> AsyncItera
     finally:
         for writer in opened:
             writer.transport.abort()
+        await asyncio.gather(*(writer.wait_closed() for writer in opened), return_exceptions=True)
 
 
 HELLOS = (b"\x16\x03\x01\x02\x00\x01\x01\xff\x00" + b"x" * 400,)
