@@ -266,6 +266,16 @@ def left_out(state: SourceState, part: Part, pool: str = "", queue: str = "") ->
     ]
 
 
+def missing(states: Iterable[SourceState], *parts: Part) -> Iterator[tuple[SourceState, str]]:
+    """Say what is missing of each source of which nothing is known of the first of these parts, or not all of each."""
+    for state in states:
+        if why := why_missing(state, parts[0]):
+            yield state, why
+        elif unread := [one for part in parts for one in left_out(state, part)]:
+            more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
+            yield state, f"source {state.name!r} is not complete: {unread[0].what}{more}: {unread[0].message}"
+
+
 def queues(states: Iterable[SourceState], wanted: Wanted = EVERYTHING) -> list[QueueView]:
     """Return the queues that pass, those first that need attention.
 

@@ -2,8 +2,8 @@
 
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import cache, wraps
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from hashlib import blake2b
 from http import HTTPStatus
 from typing import Final
@@ -16,7 +16,7 @@ from exporter import views
 from exporter.headroom import headroom
 from exporter.polling.store import SourceState, View
 from exporter.threads import in_thread
-from exporter.views import LimitView, NotFoundError, NotKnownError, QueueView
+from exporter.views import LimitView, QueueView
 from exporter.web import openapi, schema
 from exporter.web.kept import Kept
 from exporter.web.openapi import Operation
@@ -26,12 +26,9 @@ from exporter.web.parameters import (
     NoParameters,
     OneLimit,
     OneQueue,
-    ParametersError,
     QueueFilter,
     parameters,
 )
-
-Handler = Callable[[Request, View], Awaitable[Response]]
 
 PREFIX: Final = "/api/v1"
 _SALT: Final = secrets.token_hex(8)
@@ -122,26 +119,9 @@ def operations() -> list[Operation]:
     ]
 
 
-def handled(handler: Handler) -> Handler:
-    """The handler, whose errors are answered in JSON."""
-
-    @wraps(handler)
-    async def answered(request: Request, view: View) -> Response:
-        try:
-            return await handler(request, view)
-        except ParametersError as error:
-            return _error(HTTPStatus.BAD_REQUEST, error)
-        except NotFoundError as error:
-            return _error(HTTPStatus.NOT_FOUND, error)
-        except NotKnownError as error:
-            retry = str(views.retry_after(error, view))
-            return _error(HTTPStatus.SERVICE_UNAVAILABLE, error, {"Retry-After": retry})
-
-    return answered
-
-
-def _error(status: HTTPStatus, error: Exception, headers: dict[str, str] | None = None) -> Response:
-    return _json(schema.Error(error=str(error)).model_dump_json(), headers or {}, status)
+async def error(_: View, status: HTTPStatus, what: Exception) -> Response:
+    """The answer to a request that fails."""
+    return _json(schema.Error(error=str(what)).model_dump_json(), {}, status)
 
 
 def _small(request: Request, view: View, source: str, make: Callable[[], BaseModel]) -> Response:

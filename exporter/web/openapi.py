@@ -1,15 +1,13 @@
 """The OpenAPI document of the JSON API, made from the pydantic models of its parameters and answers."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from starlette.requests import Request
-from starlette.responses import Response
 
-from exporter.polling.store import View
+from exporter.web.handlers import Handler
 from exporter.web.parameters import Parameters
 from exporter.web.schema import Error
 
@@ -26,7 +24,7 @@ class Operation:
     """A route of the API, below its prefix. `answers` is None for the document itself."""
 
     path: str
-    handler: Callable[[Request, View], Awaitable[Response]]
+    handler: Handler
     takes: type[Parameters]
     answers: type[BaseModel] | None
 

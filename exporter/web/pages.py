@@ -2,9 +2,8 @@
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from functools import wraps
 from http import HTTPStatus
 from itertools import pairwise
 from typing import Any, Final, Literal, Protocol
@@ -14,24 +13,20 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse
 
 from exporter import __version__, views
-from exporter.model import UNKNOWN_REASON, Part
+from exporter.model import UNKNOWN_REASON
 from exporter.polling.store import SourceState, View
 from exporter.threads import in_thread
-from exporter.views import LimitView, NotFoundError, NotKnownError, Page, QueueView, Wanted
+from exporter.views import LimitView, NotKnownError, Page, QueueView, Wanted
 from exporter.web import runbooks, values
 from exporter.web.guard import HEADERS
 from exporter.web.kept import Kept
-from exporter.web.parameters import OneLimit, OneQueue, OneSource, Parameters, ParametersError, QueueFilter, parameters
-
-Handler = Callable[[Request, View], Awaitable[Response]]
+from exporter.web.parameters import OneLimit, OneQueue, OneSource, Parameters, QueueFilter, parameters
 
 REFRESH_SECONDS: Final = 15
 """A page is asked for again after so long, unless the person who looks at it chose otherwise."""
-_MOST_PAGES: Final = 16
-"""Boards that are kept. There are as many filters as clients can think of."""
 _MOST_FULL: Final = 50
 """Full pools, and full limits, on one board."""
 _MOST_OTHERS: Final = 20
@@ -77,7 +72,7 @@ class Board:
     """
 
     def __init__(self) -> None:
-        self._kept: Kept[Markup] = Kept(_MOST_PAGES)
+        self._kept: Kept[Markup] = Kept()
 
     async def __call__(self, request: Request, view: View) -> HTMLResponse:
         """Answer with the board. Its tables are made once for each snapshot and filter."""
@@ -92,7 +87,7 @@ class Board:
             asked,
             states=states,
             wanted=asked.wanted,
-            missing=_missing(states),
+            missing=[what for _, what in views.missing(states, "queues", "backlog")],
             is_known=not all(views.why_missing(state, "queues") for state in states),
             tables=tables,
         )
@@ -166,27 +161,6 @@ async def limit(request: Request, view: View) -> HTMLResponse:
     )
 
 
-def for_people(handler: Handler) -> Handler:
-    """The handler, whose errors are pages too."""
-
-    @wraps(handler)
-    async def answered(request: Request, view: View) -> Response:
-        try:
-            return await handler(request, view)
-        except ParametersError as error:
-            return await _error(view, HTTPStatus.BAD_REQUEST, error)
-        except NotFoundError as error:
-            return await _error(view, HTTPStatus.NOT_FOUND, error)
-        except NotKnownError as error:
-            answer = await _error(view, HTTPStatus.SERVICE_UNAVAILABLE, error, error.states)
-            answer.headers["Retry-After"] = str(views.retry_after(error, view))
-            # The data may be there again in a moment.
-            answer.headers["Refresh"] = str(REFRESH_SECONDS)
-            return answer
-
-    return answered
-
-
 def _of_filter(view: View, wanted: Wanted) -> list[SourceState]:
     """The sources that the filter admits. Unlike a list for programs, a board without data tells why there is none."""
     try:
@@ -214,24 +188,18 @@ def _first(found: list[Any]) -> Page[Any]:
     return views.page(found, size=_MOST_FULL)
 
 
-def _missing(states: Iterable[SourceState]) -> Iterable[str]:
-    """Say of which sources no queues, or not all, are on the board."""
-    parts: tuple[Part, ...] = ("queues", "backlog")
-    for state in states:
-        if why := views.why_missing(state, "queues"):
-            yield why
-        elif unread := [one for part in parts for one in views.left_out(state, part)]:
-            more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
-            yield f"source {state.name!r} is not complete: {unread[0].what}{more}: {unread[0].message}"
-
-
 def _others(view: View, source: str) -> list[LimitView]:
     """Return the fullest limits of a source. Upstream does not say whose tasks they hold back."""
     return [one for one in views.limits(view.states, Wanted(source=source)) if one.limit.active][:_MOST_OTHERS]
 
 
-async def _error(view: View, status: HTTPStatus, error: Exception, states: Iterable[SourceState] = ()) -> HTMLResponse:
-    return await _page("error.html", view, None, status, error=str(error), states=states)
+async def error(view: View, status: HTTPStatus, what: Exception) -> HTMLResponse:
+    """The page of an error. If data is missing, it refreshes itself: the data may be there again in a moment."""
+    states = what.states if isinstance(what, NotKnownError) else ()
+    answer = await _page("error.html", view, None, status, error=str(what), states=states)
+    if isinstance(what, NotKnownError):
+        answer.headers["Refresh"] = str(REFRESH_SECONDS)
+    return answer
 
 
 async def _page(

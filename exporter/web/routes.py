@@ -1,7 +1,6 @@
 """The table of routes. Each request is answered from one view of the store: no route does I/O, or asks an upstream."""
 
 import re
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from starlette.applications import Starlette
@@ -10,16 +9,14 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from exporter.polling.store import Store, View
+from exporter.polling.store import Store
 from exporter.polling.telemetry import Telemetry
 from exporter.web import api, management, pages, runbooks
 from exporter.web.discovery import ServiceDiscovery
+from exporter.web.handlers import Handler, with_errors
 from exporter.web.location import Location
 from exporter.web.management import Reload
 from exporter.web.scrape import Scrape
-
-Handler = Callable[[Request, View], Awaitable[Response]]
-"""Answers a request from what is known at the moment at which it came. Its docstring is for users."""
 
 _OTHER_SPELLING: Final = re.compile(rb"%(?!2[146-9abc]|3[abd]|40)", re.IGNORECASE)
 """An encoded character that is not one of !$&'()*+,:;=@, which a route prefix may have and some clients encode."""
@@ -44,15 +41,18 @@ def application(
         endpoint.__doc__ = handler.__doc__
         return _Route(path, endpoint, methods=methods)
 
+    def page(path: str, handler: Handler) -> _Route:
+        return route(path, with_errors(handler, pages.error), "GET")
+
     routes = [
-        route("/", pages.for_people(pages.Board()), "GET"),
-        route("/queue", pages.for_people(pages.OneQueuePage(reasons or {})), "GET"),
-        route("/pool", pages.for_people(pages.pool), "GET"),
-        route("/limit", pages.for_people(pages.limit), "GET"),
-        route("/runbooks/{name}.md", pages.for_people(runbooks.runbook), "GET"),
+        page("/", pages.Board()),
+        page("/queue", pages.OneQueuePage(reasons or {})),
+        page("/pool", pages.pool),
+        page("/limit", pages.limit),
+        page("/runbooks/{name}.md", runbooks.runbook),
         route("/metrics", Scrape(telemetry), "GET"),
         route("/sd", ServiceDiscovery(location), "GET"),
-        *(route(api.PREFIX + one.path, api.handled(one.handler), "GET") for one in api.operations()),
+        *(route(api.PREFIX + one.path, with_errors(one.handler, api.error), "GET") for one in api.operations()),
         route("/-/healthy", management.healthy, "GET"),
         route("/-/ready", management.ready, "GET"),
     ]

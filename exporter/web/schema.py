@@ -388,24 +388,19 @@ class Headroom(Answer):
 def queues(page: Page[QueueView], states: Iterable[SourceState], now: View) -> Queues:
     """Return a page of queues of these sources."""
     found = [Queue.of(view, now) for view in page.items]
-    missing = list(_missing(states, "queues"))
+    missing = _missing(states, "queues")
     return Queues(queues=found, total=page.total, page=page.number, pages=page.pages, missing=missing)
 
 
 def limits(page: Page[LimitView], states: Iterable[SourceState], now: View) -> Limits:
     """Return a page of limits of these sources."""
     found = [Limit.of(view, now) for view in page.items]
-    missing = list(_missing(states, "limits"))
+    missing = _missing(states, "limits")
     return Limits(limits=found, total=page.total, page=page.number, pages=page.pages, missing=missing)
 
 
-def _missing(states: Iterable[SourceState], part: Part) -> Iterable[Missing]:
-    for state in states:
-        if why := views.why_missing(state, part):
-            yield Missing(source=state.name, error=why)
-        elif unread := views.left_out(state, part):
-            others = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
-            yield Missing(source=state.name, error=f"{unread[0].what}{others}: {unread[0].message}")
+def _missing(states: Iterable[SourceState], part: Part) -> list[Missing]:
+    return [Missing(source=state.name, error=what) for state, what in views.missing(states, part)]
 
 
 def _left_out(one: model.Unreadable) -> LeftOut:

@@ -197,16 +197,15 @@ async def test_what_an_answer_lacks_is_named(exporter: Filled) -> None:
     exporter.add("new")
     expired = {"source": "old", "error": "source 'old' has no data: the data has expired; last failure: timeout"}
     first = {"source": "new", "error": "source 'new' has no data yet: its first poll is running"}
-    slow = {
-        "source": "production",
-        "error": "queue 'slow' of pool 'etl': not read before the poll's timeout of 30s",
-    }
+    incomplete = "source 'production' is not complete:"
+    late = f"{incomplete} queue 'slow' of pool 'etl': not read before the poll's timeout of 30s"
+    slow = {"source": "production", "error": late}
     assert (await exporter.json(of("queues")))["missing"] == [slow, expired, first]
     assert (await exporter.json(of("limits")))["missing"] == [expired, first]
     assert (await exporter.json(of("queues", source="cloro")))["missing"] == []
     more = tuple(Unreadable("queues", "timeout", "late", "p", str(number)) for number in range(3))
     exporter.succeed("production", FULL, unreadable=more, not_collected=("limits",))
-    two_more = {"source": "production", "error": "queue '0' of pool 'p', and 2 more: late"}
+    two_more = {"source": "production", "error": f"{incomplete} queue '0' of pool 'p', and 2 more: late"}
     assert (await exporter.json(of("queues")))["missing"] == [two_more, expired, first]
     no_limits = "the limits of source 'production' are not known: its configuration does not collect them"
     assert (await exporter.json(of("limits")))["missing"][0]["error"] == no_limits
