@@ -3,7 +3,7 @@
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import distribution
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -27,6 +27,8 @@ class Telemetry:
         self._config_successful = False
         self._config_success = 0.0
         self._build = own.BUILD_INFO.sample(1, __version__, _revision(), platform.python_version())
+        self._rendered: dict[tuple[Format, str | None], tuple[list[Sample], bytes]] = {}
+        """By format and source, the samples of the last scrape and their text: between two polls they stay the same."""
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         GCCollector(registry=self._process)
@@ -53,6 +55,7 @@ class Telemetry:
     def remove(self, source: str) -> None:
         """Forget the counters of a source that is no longer configured."""
         del self._counts[source]
+        self._rendered.clear()
 
     def poll_ended(self, source: str, outcome: Outcome, seconds: float, reasons: set[FailureReason]) -> None:
         """A poll of `seconds` has ended, for the `reasons` given if not in full success."""
@@ -81,16 +84,12 @@ class Telemetry:
 
         An empty one selects, as in PromQL, those without the label: of the process, and of the exporter as a whole.
         """
-        samples: dict[Family, list[Sample]] = {family: [] for family in own.OWN}
-        for sample in self._samples(view, source):
-            samples[sample.family].append(sample)
-        text = joined(
-            block
-            for family, of_family in samples.items()
+        samples = list(self._samples(view, source))
+        before, text = self._rendered.get((format_, source), (None, b""))
+        if samples != before:
             # The whole has the headers of every family, whether or not there is something of it yet.
-            if of_family or source is None
-            for block in blocks(family, of_family)[format_]
-        )
+            text = _text(samples, format_, own.OWN if source is None else ())
+            self._rendered[format_, source] = samples, text
         process = b"" if source else of_collector(self._process, format_)
         return text + process + format_.value
 
@@ -130,6 +129,14 @@ class _Counts:
         for (endpoint, code), requests in self.requests.items():
             yield own.UPSTREAM_REQUESTS.sample(requests, *labels, endpoint, code)
         yield own.POLL_DURATION.sample(Distribution(tuple(self.durations), self.seconds), *labels)
+
+
+def _text(samples: Iterable[Sample], format_: Format, families: Iterable[Family]) -> bytes:
+    """The text of these samples, with the headers of these families."""
+    by_family: dict[Family, list[Sample]] = {family: [] for family in families}
+    for sample in samples:
+        by_family.setdefault(sample.family, []).append(sample)
+    return joined(block for family, of_family in by_family.items() for block in blocks(family, of_family)[format_])
 
 
 def _revision() -> str:
